@@ -1,0 +1,21 @@
+//! Types, rules and engine of the sandbox platform.
+//!
+//! What is decided here is decided by pure functions over plain data: the transition table
+//! (`lifecycle`), sizes (`size`), what to do about a host's report (`reconcile`). What acts is the
+//! `engine`, against the traits [`store::Store`], [`host::Host`], [`guest::Guest`] and
+//! [`clock::Clock`]. Nothing here opens a file or a socket, asks for the time, or spawns a task
+//! outside the engine's one seam.
+
+pub mod audit;
+pub mod clock;
+pub mod error;
+pub mod file;
+pub mod guest;
+pub mod host;
+pub mod id;
+pub mod name;
+pub mod operation;
+pub mod process;
+pub mod sandbox;
+pub mod size;
+pub mod store;
