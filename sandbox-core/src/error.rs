@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{guest::GuestError, id::SandboxId, sandbox::SandboxState};
+use crate::{
+    guest::GuestError,
+    id::{OperationId, SandboxId},
+    sandbox::SandboxState,
+};
 
 /// Why a request was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -15,6 +19,9 @@ pub enum Error {
     /// There is no such sandbox.
     #[error("there is no sandbox {0}")]
     SandboxNotFound(SandboxId),
+    /// There is no such operation; it ended long ago, or never was.
+    #[error("there is no operation {0}")]
+    OperationNotFound(OperationId),
     /// There is no such template.
     #[error("there is no template `{0}`")]
     TemplateNotFound(String),

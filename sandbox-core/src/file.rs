@@ -58,6 +58,10 @@ pub struct FileChunk {
     pub data: FileData,
     /// The file's length when this was read.
     pub size: u64,
+    /// Which file this is of. A reader that gets another one between two pieces must begin anew:
+    /// the path has come to name another file, and the pieces do not belong together.
+    #[serde(default)]
+    pub version: u64,
 }
 
 /// Content, or the absence of it.

@@ -141,7 +141,8 @@ pub trait Guest: Send + Sync {
     async fn detach_output(&self, pid: u32) -> Result<(), CallError>;
 
     /// Writes to a piped stdin or a terminal and returns how many bytes were taken: fewer than
-    /// given when the process does not read. Empty `data` with `close` just closes.
+    /// given when the process does not read. Closes when all of `data` was taken; empty `data` with
+    /// `close` just closes.
     async fn write_stdin(&self, pid: u32, data: Bytes, close: bool) -> Result<u64, CallError>;
 
     /// Sends a signal to the process, with `group` to its whole process group.
@@ -164,7 +165,8 @@ pub trait Guest: Send + Sync {
         limit: u32,
     ) -> Result<DirPage, CallError>;
 
-    /// A piece of a file at `offset`, at most `max_bytes` long unless it is a hole.
+    /// A piece of a file at `offset`, at most `max_bytes` long unless it is a hole. Pieces of one
+    /// file have one [`version`](FileChunk::version).
     async fn read_file(
         &self,
         path: &str,

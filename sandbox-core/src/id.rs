@@ -134,15 +134,15 @@ macro_rules! ids {
                 proptest! {
                     #[test]
                     fn r1_format_then_parse_is_identity(bits: u128) {
-                        let id = super::$name::from_uuid(Uuid::from_u128(bits));
-                        prop_assert_eq!(id.to_string().parse::<super::$name>(), Ok(id));
+                        let id = crate::id::$name::from_uuid(Uuid::from_u128(bits));
+                        prop_assert_eq!(id.to_string().parse::<crate::id::$name>(), Ok(id));
                         let json = serde_json::to_string(&id).unwrap();
-                        prop_assert_eq!(serde_json::from_str::<super::$name>(&json).unwrap(), id);
+                        prop_assert_eq!(serde_json::from_str::<crate::id::$name>(&json).unwrap(), id);
                     }
 
                     #[test]
                     fn r1_what_parses_formats_back(text in concat!("(", $prefix, "-)?[0-9a-fA-F-]{30,40}")) {
-                        if let Ok(id) = text.parse::<super::$name>() {
+                        if let Ok(id) = text.parse::<crate::id::$name>() {
                             prop_assert_eq!(id.to_string(), text);
                         }
                     }

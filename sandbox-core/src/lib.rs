@@ -6,16 +6,23 @@
 //! [`clock::Clock`]. Nothing here opens a file or a socket, asks for the time, or spawns a task
 //! outside the engine's one seam.
 
+pub mod api;
 pub mod audit;
 pub mod clock;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 pub mod file;
 pub mod guest;
 pub mod host;
 pub mod id;
+pub mod lifecycle;
 pub mod name;
 pub mod operation;
 pub mod process;
+pub mod reconcile;
 pub mod sandbox;
+#[cfg(any(feature = "sim", test))]
+pub mod sim;
 pub mod size;
 pub mod store;

@@ -39,8 +39,9 @@ pub enum StoreError {
 pub struct SandboxWrite {
     /// The record as it shall be. Its `version` is one above the version that must be there now.
     pub record: SandboxRecord,
-    /// An operation to insert or replace in the same transaction.
-    pub operation: Option<OperationRecord>,
+    /// Operations to insert or replace in the same transaction: the one that begins or ends with
+    /// this write, and one that it cuts short.
+    pub operations: Vec<OperationRecord>,
     /// The audit entry; absent for writes that change no state, such as a renewed lease.
     pub audit: Option<AuditEntry>,
 }

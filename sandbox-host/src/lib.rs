@@ -1,1 +1,41 @@
-//! Placeholder.
+//! One machine's side of the sandbox platform.
+//!
+//! Built twice: with feature `host` it is the library that runs VMs; with feature `guest-agent`
+//! alone it is what the agent inside a VM is made of.
+
+#[cfg(feature = "guest-agent")]
+pub mod agent;
+#[cfg(feature = "agent-binary")]
+mod agent_binary;
+#[cfg(feature = "host")]
+mod boot;
+#[cfg(feature = "host")]
+mod durable;
+#[cfg(feature = "host")]
+mod folder;
+#[cfg(feature = "host")]
+mod image;
+#[cfg(feature = "host")]
+mod inventory;
+pub mod link;
+#[cfg(feature = "host")]
+mod machine;
+#[cfg(feature = "host")]
+mod manager;
+#[cfg(feature = "host")]
+mod pool;
+#[cfg(feature = "host")]
+mod qemu;
+#[cfg(feature = "host")]
+mod setup;
+#[cfg(feature = "host")]
+mod space;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+#[cfg(feature = "agent-binary")]
+pub use agent_binary::agent_binary;
+#[cfg(feature = "host")]
+pub use manager::{HostConfig, HostManager};
+#[cfg(feature = "host")]
+pub use setup::{Check, DoctorReport, Verdict, doctor};

@@ -1,0 +1,218 @@
+//! The way into a sandbox: does it run, and its deadline is pushed.
+//!
+//! The store's word that a sandbox runs is trusted for a moment, so that a burst of calls costs one
+//! read. Nothing wrong comes of it: the host itself refuses calls into a machine that has ended, and
+//! the deadline that was pushed with the word lies further ahead than the word lasts.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    clock::Timestamp,
+    engine::{Engine, Inner, errors, later},
+    error::Error,
+    guest::{CallError, Guest},
+    id::SandboxId,
+    lifecycle::{Change, Transition, transition},
+    sandbox::{SandboxRecord, SandboxState},
+    store::StoreError,
+};
+
+/// Rounds of reading and deciding anew when others write the record at the same time.
+const PUSH_ATTEMPTS: u32 = 20;
+/// Words kept before the outdated ones are cleared away.
+const WORDS_MAX: usize = 4096;
+
+/// What is trusted about sandboxes, and until when.
+#[derive(Debug, Default)]
+pub(super) struct Admissions {
+    words: Mutex<HashMap<SandboxId, Word>>,
+}
+
+/// The store's word that a sandbox runs.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    until: Timestamp,
+    /// How often its deadline must be pushed while it is in use; never where it has none.
+    push_every: Option<Duration>,
+}
+
+impl Admissions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Word>> {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: SandboxId, now: Timestamp) -> Option<Word> {
+        self.lock()
+            .get(&id)
+            .copied()
+            .filter(|word| word.until > now)
+    }
+
+    fn note(&self, id: SandboxId, word: Word, now: Timestamp) {
+        let mut words = self.lock();
+        if words.len() >= WORDS_MAX {
+            words.retain(|_, word| word.until > now);
+        }
+        words.insert(id, word);
+    }
+
+    pub(super) fn forget(&self, id: SandboxId) {
+        self.lock().remove(&id);
+    }
+}
+
+impl Engine {
+    /// The inside of a running sandbox, its deadline pushed. Calls on it neither check nor push
+    /// again: take it anew for each use.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] where it does not run, [`Error::SandboxNotFound`], or the store's.
+    pub async fn guest(&self, id: SandboxId) -> Result<Arc<dyn Guest>, Error> {
+        self.inner.admit(id).await?;
+        Ok(self.inner.host.guest(id))
+    }
+
+    /// Asks the guest for a sign of life and pushes the deadline.
+    ///
+    /// # Errors
+    /// Those of [`guest`](Self::guest), and [`Error::GuestUnavailable`].
+    pub async fn ping(&self, id: SandboxId) -> Result<SandboxRecord, Error> {
+        // The push comes first: a slow guest does not cost a sandbox its life.
+        let (record, stored) = self.inner.push(id).await?;
+        stored?;
+        match self.inner.host.guest(id).ping().await {
+            Ok(()) => Ok(record),
+            Err(error) => Err(self.inner.explain(id, error).await),
+        }
+    }
+}
+
+impl Inner {
+    /// One call into a guest. A long one is use all the while.
+    pub(super) async fn call<T, F>(
+        &self,
+        id: SandboxId,
+        call: impl FnOnce(Arc<dyn Guest>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let word = self.admit(id).await?;
+        let mut call = pin!(call(self.host.guest(id)));
+        let Some(push_every) = word.push_every else {
+            return match call.await {
+                Ok(done) => Ok(done),
+                Err(error) => Err(self.explain(id, error).await),
+            };
+        };
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut call => return match done {
+                    Ok(done) => Ok(done),
+                    Err(error) => Err(self.explain(id, error).await),
+                },
+                () = self.clock.sleep(push_every) => {
+                    if let Err(error) = self.push(id).await {
+                        tracing::debug!(sandbox = %id, %error, "deadline not pushed");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn admit(&self, id: SandboxId) -> Result<Word, Error> {
+        if let Some(word) = self.admissions.get(id, self.now()) {
+            return Ok(word);
+        }
+        let (record, stored) = self.push(id).await?;
+        if let Err(error) = stored {
+            // A store that is full or away must not lock people out of what runs.
+            tracing::warn!(sandbox = %id, %error, "deadline not pushed");
+        }
+        Ok(self.word(&record))
+    }
+
+    fn word(&self, record: &SandboxRecord) -> Word {
+        let admission = self.config.admission;
+        let push_every = record
+            .timeout_sec
+            .filter(|_| record.expires_at.is_some())
+            .map(|timeout| admission.min(Duration::from_secs(timeout) / 4));
+        Word {
+            until: later(self.now(), push_every.unwrap_or(admission)),
+            push_every,
+        }
+    }
+
+    /// Reads the record, refuses unless it runs, and pushes its deadline by compare-and-set: of a
+    /// push and an expiry at the same moment one wins, and the other sees it. The second result is
+    /// the fate of the write.
+    async fn push(&self, id: SandboxId) -> Result<(SandboxRecord, Result<(), Error>), Error> {
+        for _ in 0..PUSH_ATTEMPTS {
+            let record = match self.record(id).await {
+                Ok(record) => record,
+                Err(error) => {
+                    self.admissions.forget(id);
+                    return Err(error);
+                }
+            };
+            let stamp = self.stamp(&crate::audit::Actor::system("engine"));
+            let next = match transition(&record, &Change::Use, stamp) {
+                Ok(Transition::Write(write)) => write,
+                Ok(Transition::Remove(_) | Transition::Already(_)) => continue,
+                Err(denied) => {
+                    self.admissions.forget(id);
+                    return Err(denied.into());
+                }
+            };
+            let unchanged = next.record.expires_at == record.expires_at;
+            let written = if unchanged {
+                Ok(())
+            } else {
+                self.store.update_sandbox((*next).clone()).await
+            };
+            let (current, stored) = match written {
+                Ok(()) if unchanged => (record, Ok(())),
+                Ok(()) => (next.record, Ok(())),
+                Err(StoreError::Conflict) => continue,
+                Err(error) => (record, Err(errors::from_store(error))),
+            };
+            self.admissions.note(id, self.word(&current), self.now());
+            return Ok((current, stored));
+        }
+        Err(Error::Conflict(id))
+    }
+
+    /// Makes an error that a client understands of a call that gave no result.
+    async fn explain(&self, id: SandboxId, error: CallError) -> Error {
+        match error {
+            CallError::Guest(error) => Error::Guest(error),
+            CallError::ConnectionLost | CallError::NoAnswer(_) => {
+                Error::GuestUnavailable(error.to_string())
+            }
+            CallError::NotRunning(reason) => {
+                self.admissions.forget(id);
+                self.nudge.notify_one();
+                match self.push(id).await {
+                    Err(error @ (Error::SandboxNotFound(_) | Error::InvalidState { .. })) => error,
+                    // The host knows more than the store; the reconciler is on its way.
+                    _ => {
+                        self.admissions.forget(id);
+                        Error::InvalidState {
+                            id,
+                            state: SandboxState::Stopped,
+                            reason,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The background work: round after round, read the store, read the host, plan, repair.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::Mutex;
+
+use crate::{
+    clock::Timestamp,
+    engine::{Inner, errors, later},
+    error::Error,
+    id::SandboxId,
+    reconcile::{HostView, note_unknown, plan},
+    sandbox::{PageRequest, SandboxFilter, SandboxRecord},
+};
+
+/// The pause after a round that failed.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What rounds remember of one another. Holding it is the right to make a round.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    unknown_since: BTreeMap<SandboxId, Timestamp>,
+    swept_at: Option<Timestamp>,
+}
+
+/// What a round found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Round {
+    /// The host's sequence in the report.
+    pub(super) sequence: u64,
+    /// Repairs that were begun.
+    pub(super) actions: usize,
+    /// When there is something to do even if nothing happens.
+    next_due: Option<Timestamp>,
+}
+
+impl Inner {
+    /// Settles what an earlier engine left behind.
+    pub(super) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
+        self.round(self.config.sole_owner).await.map(drop)
+    }
+
+    /// Rounds until the engine stops.
+    pub(super) async fn background(self: &Arc<Self>) {
+        while !self.stopping() {
+            let pause = match self.round(false).await {
+                Ok(round) => self.wait_for_work(round).await,
+                Err(error) => {
+                    tracing::warn!(%error, "reconciling failed; trying again");
+                    FAILURE_PAUSE
+                }
+            };
+            tokio::select! {
+                () = self.stopped() => {}
+                () = self.clock.sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Returns when there may be something to do, with the pause before looking.
+    async fn wait_for_work(&self, round: Round) -> Duration {
+        let now = self.now();
+        let wait = round
+            .next_due
+            .map_or(self.config.round_max, |due| {
+                due.signed_duration_since(now).to_std().unwrap_or_default()
+            })
+            .min(self.config.round_max)
+            .max(self.config.round_min);
+        tokio::select! {
+            changed = self.host.changed(round.sequence, wait) => {
+                if let Err(error) = changed {
+                    tracing::warn!(%error, "the host does not tell its changes");
+                    return FAILURE_PAUSE;
+                }
+            }
+            // A host that waits longer than it was asked to delays no deadline.
+            () = self.clock.sleep(wait) => return Duration::ZERO,
+            () = self.nudge.notified() => {}
+            () = self.stopped() => return Duration::ZERO,
+        }
+        self.config.round_min
+    }
+
+    /// One round. With `disown`, operations that are not at work here count as abandoned.
+    pub(super) async fn round(self: &Arc<Self>, disown: bool) -> Result<Round, Error> {
+        let mut memory = self.rounds.memory.lock().await;
+        // The store first, the host second: see `reconcile`.
+        let mut records = self.all_records().await?;
+        let report = self
+            .host
+            .list_sandboxes()
+            .await
+            .map_err(errors::from_host)?;
+        let now = self.now();
+        self.note_owners(&mut records, disown, now);
+        memory.unknown_since = note_unknown(&memory.unknown_since, &records, &report, now);
+        let view = HostView {
+            report: &report,
+            unknown_since: &memory.unknown_since,
+            unknown_grace: self.config.unknown_grace,
+        };
+        let actions = plan(&records, &view, now);
+        let next_due = self.next_due(&records, &memory.unknown_since);
+        let by_id: BTreeMap<SandboxId, SandboxRecord> = records
+            .into_iter()
+            .map(|record| (record.id, record))
+            .collect();
+        for action in &actions {
+            tracing::info!(sandbox = %action.id(), %action, "reconciling");
+            if let Err(error) = self.repair(action, by_id.get(&action.id())).await {
+                tracing::warn!(sandbox = %action.id(), %action, %error, "not repaired yet");
+            }
+        }
+        self.sweep(&mut memory.swept_at, now).await;
+        Ok(Round {
+            sequence: report.sequence,
+            actions: actions.len(),
+            next_due,
+        })
+    }
+
+    async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {
+        let mut records = Vec::new();
+        let mut page = PageRequest {
+            after: None,
+            limit: PageRequest::LIMIT_MAX,
+        };
+        loop {
+            let part = self
+                .store
+                .list_sandboxes(&SandboxFilter::default(), page)
+                .await
+                .map_err(errors::from_store)?;
+            records.extend(part.items);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    /// Says what this engine knows of who is at work: an operation of its own is, even where a slow
+    /// store let its lease run out.
+    fn note_owners(&self, records: &mut [SandboxRecord], disown: bool, now: Timestamp) {
+        for operation in records.iter_mut().filter_map(|r| r.operation.as_mut()) {
+            if self.flights.get(operation.id).is_some() {
+                operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
+            } else if disown {
+                operation.lease_until = operation.lease_until.min(now);
+            }
+        }
+    }
+
+    fn next_due(
+        &self,
+        records: &[SandboxRecord],
+        unknown_since: &BTreeMap<SandboxId, Timestamp>,
+    ) -> Option<Timestamp> {
+        let of_records = records.iter().filter_map(|record| {
+            record
+                .operation
+                .as_ref()
+                .map(|operation| operation.lease_until)
+                .or(record.expires_at)
+        });
+        let of_unknown = unknown_since
+            .values()
+            .map(|since| later(*since, self.config.unknown_grace));
+        of_records.chain(of_unknown).min()
+    }
+
+    /// Forgets operations that ended long ago, now and then.
+    async fn sweep(&self, swept_at: &mut Option<Timestamp>, now: Timestamp) {
+        let every = self.config.operation_retention / 24;
+        if swept_at.is_some_and(|at| now < later(at, every)) {
+            return;
+        }
+        let Ok(retention) = chrono::TimeDelta::from_std(self.config.operation_retention) else {
+            return;
+        };
+        let Some(before) = now.checked_sub_signed(retention) else {
+            return;
+        };
+        *swept_at = Some(now);
+        if let Err(error) = self.store.remove_operations_finished_before(before).await {
+            tracing::warn!(%error, "old operations not removed");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The engine's numbers.
+
+use std::time::Duration;
+
+use crate::id::{PLATFORM_TEAM_ID, TeamId};
+
+/// The engine's numbers. The default is right for one program with its own store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The team that owns what this engine makes.
+    pub team_id: TeamId,
+    /// Nobody else works on this store: at start, leases of others are leases of the dead, and
+    /// operations are settled at once instead of when their lease runs out.
+    pub sole_owner: bool,
+    /// How long an operation is believed to be at work without a word from it. It speaks up three
+    /// times as often.
+    pub lease: Duration,
+    /// The most that making a sandbox may take, a template's first boot included.
+    pub create_timeout: Duration,
+    /// The most that one order to destroy may take before it is given again.
+    pub destroy_timeout: Duration,
+    /// How often an order that failed is given again before its caller is told.
+    pub order_attempts: u32,
+    /// The pause before the first repetition of an order or a write; it doubles.
+    pub backoff: Duration,
+    /// The pause before the reconciler takes up a destroy that its host could not do.
+    pub destroy_retry: Duration,
+    /// For how long a machine must be unknown to the store before it is destroyed.
+    pub unknown_grace: Duration,
+    /// The longest pause between two rounds of the reconciler.
+    pub round_max: Duration,
+    /// The shortest.
+    pub round_min: Duration,
+    /// For how long the outcome of an operation is kept.
+    pub operation_retention: Duration,
+    /// Output that `exec` collects, in bytes; what comes beyond is counted and dropped.
+    pub exec_output_max_bytes: u64,
+    /// How long one call into a guest waits for a process to say something.
+    pub long_poll: Duration,
+    /// For how long the store's word that a sandbox runs is trusted; also how often its deadline is
+    /// pushed at most.
+    pub admission: Duration,
+    /// How long shutting down waits for operations in flight.
+    pub shutdown_timeout: Duration,
+}
+
+impl EngineConfig {
+    /// Right for one program with its own store.
+    pub const DEFAULT: Self = Self {
+        team_id: PLATFORM_TEAM_ID,
+        sole_owner: true,
+        lease: Duration::from_secs(30),
+        create_timeout: Duration::from_secs(180),
+        destroy_timeout: Duration::from_secs(10),
+        order_attempts: 3,
+        backoff: Duration::from_millis(50),
+        destroy_retry: Duration::from_secs(5),
+        unknown_grace: Duration::from_secs(60),
+        round_max: Duration::from_secs(30),
+        round_min: Duration::from_millis(100),
+        operation_retention: Duration::from_secs(7 * 24 * 3600),
+        exec_output_max_bytes: 16 * 1024 * 1024,
+        long_poll: Duration::from_secs(10),
+        admission: Duration::from_secs(1),
+        shutdown_timeout: Duration::from_secs(10),
+    };
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

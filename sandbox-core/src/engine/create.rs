@@ -1,0 +1,322 @@
+//! Creating a sandbox.
+//!
+//! ```text
+//!  insert (pending, +create) ──► host.create ──► running
+//!        │ key taken                 │ error
+//!        ▼                           ▼
+//!  join what the key made      host.destroy ──ok──► record removed, operation failed
+//!                                    └──error──► state error; the reconciler cleans up
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    api::Begun,
+    audit::Actor,
+    engine::{
+        Engine, Inner, errors,
+        flights::{Flight, Outcome, Pilot},
+        lease::{Lease, Unfinished},
+        validate,
+    },
+    error::Error,
+    host::{HostCreate, HostError},
+    id::{OperationId, SandboxId},
+    lifecycle::{Change, NewSandbox, birth},
+    operation::{OperationKind, OperationStatus},
+    sandbox::{CreateSandbox, SandboxRecord, SandboxState},
+    store::StoreError,
+};
+
+/// How often the store is asked about an operation of another engine.
+const POLL: Duration = Duration::from_millis(200);
+/// Insertions that may meet a key whose sandbox is gone a moment later.
+const INSERT_ATTEMPTS: u32 = 3;
+
+/// A create that has begun, or was found under its key.
+struct Start {
+    record: SandboxRecord,
+    then: Then,
+}
+
+enum Then {
+    Done,
+    Wait(OperationId, Flight),
+    Poll(OperationId),
+}
+
+impl Engine {
+    /// Makes a sandbox and returns once it runs; see [`Api::create`](crate::api::Api::create).
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`], [`Error::TemplateNotFound`], [`Error::IdempotencyMismatch`], and
+    /// whatever kept the host from it.
+    pub async fn create(
+        &self,
+        request: CreateSandbox,
+        actor: &Actor,
+    ) -> Result<SandboxRecord, Error> {
+        let start = self.start_create(request, actor).await?;
+        match start.then {
+            Then::Done => Ok(start.record),
+            Then::Wait(_, mut flight) => flight.wait().await,
+            Then::Poll(operation) => self.inner.poll_create(start.record.id, operation).await,
+        }
+    }
+
+    /// Like [`create`](Self::create), without waiting.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) that show before the host is asked.
+    pub async fn begin_create(
+        &self,
+        request: CreateSandbox,
+        actor: &Actor,
+    ) -> Result<Begun, Error> {
+        let start = self.start_create(request, actor).await?;
+        Ok(Begun {
+            record: start.record,
+            operation: match start.then {
+                Then::Done => None,
+                Then::Wait(operation, _) | Then::Poll(operation) => Some(operation),
+            },
+        })
+    }
+
+    async fn start_create(&self, request: CreateSandbox, actor: &Actor) -> Result<Start, Error> {
+        let new = validate::create(request)?;
+        let (sender, receiver) = oneshot::channel();
+        let inner = Arc::clone(&self.inner);
+        let actor = actor.clone();
+        self.inner.tasks.spawn(async move {
+            inner.run_create(new, actor, sender).await;
+        })?;
+        receiver.await.unwrap_or_else(|_| {
+            Err(Error::Unavailable(
+                "the platform is shutting down".to_owned(),
+            ))
+        })
+    }
+}
+
+impl Inner {
+    /// The whole create, on a task of its own.
+    async fn run_create(
+        &self,
+        new: NewSandbox,
+        actor: Actor,
+        started: oneshot::Sender<Result<Start, Error>>,
+    ) {
+        let (record, pilot, flight) = match self.insert(new, &actor).await {
+            Ok(Inserted::New(record, pilot, flight)) => (record, pilot, flight),
+            Ok(Inserted::Found(start)) => {
+                let _ = started.send(Ok(start));
+                return;
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let operation_id = pilot.id();
+        let lease = Lease::new(self, actor, operation_id, record.clone());
+        // The caller may have gone away. The sandbox is made all the same.
+        let _ = started.send(Ok(Start {
+            record,
+            then: Then::Wait(operation_id, flight),
+        }));
+        let outcome = self.drive_create(lease, &pilot).await;
+        pilot.land(outcome);
+    }
+
+    async fn insert(&self, new: NewSandbox, actor: &Actor) -> Result<Inserted, Error> {
+        for _ in 0..INSERT_ATTEMPTS {
+            let id = SandboxId::from_uuid(self.clock.new_uuid());
+            let operation_id = OperationId::from_uuid(self.clock.new_uuid());
+            let write = birth(
+                new.clone(),
+                id,
+                self.config.team_id,
+                self.host_id,
+                operation_id,
+                self.lease_end(),
+                self.stamp(actor),
+            );
+            let record = write.record.clone();
+            let (pilot, flight) = self.flights.begin(operation_id).ok_or_else(id_taken)?;
+            match self.store.insert_sandbox(write).await {
+                Ok(()) => return Ok(Inserted::New(record, pilot, flight)),
+                Err(StoreError::Duplicate) => {
+                    if let Some(start) = self.find_by_key(&new).await? {
+                        return Ok(Inserted::Found(start));
+                    }
+                }
+                // The reply may have been lost with the record written: then go on.
+                Err(error) => match self.store.sandbox(id).await {
+                    Ok(Some(stored)) if stored == record => {
+                        return Ok(Inserted::New(record, pilot, flight));
+                    }
+                    _ => return Err(errors::from_store(error)),
+                },
+            }
+        }
+        Err(Error::Unavailable(
+            "the sandbox of this idempotency key comes and goes; try again".to_owned(),
+        ))
+    }
+
+    /// The sandbox that an earlier request with this key made, if it is still there.
+    async fn find_by_key(&self, new: &NewSandbox) -> Result<Option<Start>, Error> {
+        let Some(key) = &new.idempotency_key else {
+            return Err(id_taken());
+        };
+        let found = self
+            .store
+            .sandbox_by_idempotency_key(self.config.team_id, key)
+            .await
+            .map_err(errors::from_store)?;
+        let Some(record) = found else {
+            return Ok(None);
+        };
+        if !new.made(&record) {
+            return Err(Error::IdempotencyMismatch);
+        }
+        let refused = |reason: &str| {
+            Err(Error::InvalidState {
+                id: record.id,
+                state: record.state,
+                reason: reason.to_owned(),
+            })
+        };
+        let then = match &record.operation {
+            Some(operation) if operation.kind == OperationKind::Destroy => {
+                return refused("the sandbox of this idempotency key is being destroyed");
+            }
+            Some(operation) => match self.flights.get(operation.id) {
+                Some(flight) => Then::Wait(operation.id, flight),
+                None => Then::Poll(operation.id),
+            },
+            None if record.state == SandboxState::Error => return refused(&record.reason),
+            None => Then::Done,
+        };
+        Ok(Some(Start { record, then }))
+    }
+
+    async fn drive_create(&self, mut lease: Lease<'_>, pilot: &Pilot) -> Outcome {
+        let order = HostCreate {
+            id: lease.record.id,
+            generation: lease.record.generation,
+            template: lease.record.template.clone(),
+            size: lease.record.size,
+            env: lease.record.env.clone(),
+        };
+        let (id, generation) = (order.id, order.generation);
+        match lease.keep(self.order_create(order, pilot)).await {
+            Ok(()) => match lease.finish(Change::CreateSucceeded).await {
+                Ok(record) => Ok(record),
+                Err(unfinished) => {
+                    // Whoever cut it short cleans up too; this is for a machine that came late.
+                    // Nor may a machine stay whose creation is reported as failed.
+                    self.order_destroy(id, generation).await.ok();
+                    Err(unfinished.into_error(id))
+                }
+            },
+            Err(error) => self.undo_create(lease, errors::from_host(error)).await,
+        }
+    }
+
+    /// Frees what the host has of a create that failed, and ends it.
+    pub(super) async fn undo_create(&self, mut lease: Lease<'_>, error: Error) -> Outcome {
+        let (id, generation) = (lease.record.id, lease.record.generation);
+        let change = match lease.keep(self.order_destroy(id, generation)).await {
+            Ok(()) => Change::CreateUndone {
+                error: error.clone(),
+            },
+            Err(cleanup) => Change::CreateFailed {
+                error: error.clone(),
+                cleanup: cleanup.to_string(),
+            },
+        };
+        match lease.finish(change).await {
+            Ok(_) => Err(error),
+            // A destroy was faster, and says so.
+            Err(Unfinished::EndedElsewhere(OperationStatus::Failed { error })) => Err(error),
+            Err(unfinished) => {
+                tracing::warn!(sandbox = %id, ?unfinished, "failed create not recorded");
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the order until it is done, is refused, or was repeated often enough.
+    async fn order_create(&self, order: HostCreate, pilot: &Pilot) -> Result<(), HostError> {
+        let attempts = async {
+            let mut pause = self.config.backoff;
+            let mut attempt = 1;
+            loop {
+                match self.host.create_sandbox(order.clone()).await {
+                    Err(error)
+                        if errors::worth_repeating(&error)
+                            && attempt < self.config.order_attempts
+                            && !pilot.is_cut() =>
+                    {
+                        tracing::warn!(sandbox = %order.id, %error, "create not done; trying again");
+                    }
+                    other => return other,
+                }
+                attempt += 1;
+                self.clock.sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = attempts => done,
+            () = self.clock.sleep(self.config.create_timeout) => Err(HostError::Boot(format!(
+                "it was not running after {} s",
+                self.config.create_timeout.as_secs()
+            ))),
+        }
+    }
+
+    /// Waits for a create that another engine has at work.
+    async fn poll_create(&self, id: SandboxId, operation: OperationId) -> Outcome {
+        let mut left = self.config.create_timeout + self.config.lease;
+        loop {
+            let found = self.store.operation(operation).await;
+            match found.map_err(errors::from_store)?.map(|found| found.status) {
+                Some(OperationStatus::Running) => {}
+                Some(OperationStatus::Succeeded) => return self.record(id).await,
+                Some(OperationStatus::Failed { error }) => return Err(error),
+                None => return Err(Error::OperationNotFound(operation)),
+            }
+            if left.is_zero() || self.stopping() {
+                return Err(Error::Unavailable(
+                    "the sandbox is still being made".to_owned(),
+                ));
+            }
+            self.clock.sleep(POLL).await;
+            left = left.saturating_sub(POLL);
+        }
+    }
+}
+
+fn id_taken() -> Error {
+    Error::Internal("a new ID was taken already".to_owned())
+}
+
+enum Inserted {
+    New(SandboxRecord, Pilot, Flight),
+    Found(Start),
+}
+
+impl Unfinished {
+    pub(super) fn into_error(self, id: SandboxId) -> Error {
+        match self {
+            Self::EndedElsewhere(OperationStatus::Failed { error }) | Self::Store(error) => error,
+            Self::EndedElsewhere(_) => Error::Conflict(id),
+        }
+    }
+}

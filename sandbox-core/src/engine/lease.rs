@@ -1,0 +1,218 @@
+//! Owning an operation: its lease is renewed while work goes on, and its end is written once.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use crate::{
+    audit::Actor,
+    engine::{Inner, errors, later},
+    error::Error,
+    id::OperationId,
+    lifecycle::{Change, Transition, transition},
+    operation::OperationStatus,
+    sandbox::SandboxRecord,
+    store::{SandboxWrite, StoreError},
+};
+
+/// Repetitions of a write that lost to another one, or whose reply was lost.
+const WRITE_ATTEMPTS: u32 = 6;
+
+/// An operation that this engine owns, with its record as it was last read or written.
+pub(super) struct Lease<'a> {
+    inner: &'a Inner,
+    actor: Actor,
+    operation_id: OperationId,
+    pub(super) record: SandboxRecord,
+}
+
+/// Why an operation's end could not be written by its owner.
+#[derive(Debug)]
+pub(super) enum Unfinished {
+    /// Someone else has ended it, so.
+    EndedElsewhere(OperationStatus),
+    /// The store failed.
+    Store(Error),
+}
+
+impl<'a> Lease<'a> {
+    pub(super) fn new(
+        inner: &'a Inner,
+        actor: Actor,
+        operation_id: OperationId,
+        record: SandboxRecord,
+    ) -> Self {
+        Self {
+            inner,
+            actor,
+            operation_id,
+            record,
+        }
+    }
+
+    fn is_ours(&self, record: &SandboxRecord) -> bool {
+        record
+            .operation
+            .as_ref()
+            .is_some_and(|operation| operation.id == self.operation_id)
+    }
+
+    /// Does work while renewing the lease. A lease that is lost meanwhile shows at the end.
+    pub(super) async fn keep<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let renew_every = self.inner.config.lease / 3;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.inner.clock.sleep(renew_every) => {
+                    let end = self.inner.lease_end();
+                    if let Err(error) = self.extend(end, 0).await {
+                        tracing::warn!(sandbox = %self.record.id, ?error, "lease not renewed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves the end of the lease to so much after now; the generation goes up to at least this.
+    pub(super) async fn extend_by(
+        &mut self,
+        by: Duration,
+        generation_min: u64,
+    ) -> Result<(), Unfinished> {
+        let end = later(self.inner.now(), by);
+        self.extend(end, generation_min).await
+    }
+
+    async fn extend(
+        &mut self,
+        lease_until: crate::clock::Timestamp,
+        generation_min: u64,
+    ) -> Result<(), Unfinished> {
+        self.write(&Change::ExtendLease {
+            lease_until,
+            generation_min,
+        })
+        .await
+    }
+
+    /// Ends the operation and returns the record as it is then, or as it last was.
+    pub(super) async fn finish(mut self, change: Change) -> Result<SandboxRecord, Unfinished> {
+        match self.write(&change).await {
+            // A reply was lost: what was to be written stands there.
+            Err(Unfinished::EndedElsewhere(status)) if status == outcome(&change) => {}
+            other => other?,
+        }
+        self.inner.admissions.forget(self.record.id);
+        if self.record.expires_at.is_some() {
+            self.inner.nudge.notify_one();
+        }
+        Ok(self.record)
+    }
+
+    async fn write(&mut self, change: &Change) -> Result<(), Unfinished> {
+        let mut pause = self.inner.config.backoff;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let error = match self.try_write(change).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::Conflict) => {
+                    match self.reread().await {
+                        Ok(()) => {}
+                        Err(Unfinished::Store(error)) if attempt < WRITE_ATTEMPTS => {
+                            tracing::warn!(%error, "record not read; trying again");
+                        }
+                        Err(other) => return Err(other),
+                    }
+                    errors::from_store(StoreError::Conflict)
+                }
+                Err(error) => errors::from_store(error),
+            };
+            if attempt >= WRITE_ATTEMPTS {
+                return Err(Unfinished::Store(error));
+            }
+            self.inner.clock.sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn try_write(&mut self, change: &Change) -> Result<(), StoreError> {
+        let stamp = self.inner.stamp(&self.actor);
+        match transition(&self.record, change, stamp) {
+            Ok(Transition::Write(write)) => {
+                let record = write.record.clone();
+                self.inner.store.update_sandbox(*write).await?;
+                self.record = record;
+                Ok(())
+            }
+            Ok(Transition::Remove(removal)) => {
+                let (id, version) = (self.record.id, self.record.version);
+                self.inner
+                    .store
+                    .remove_sandbox(id, version, removal.operation, removal.audit)
+                    .await
+            }
+            Ok(Transition::Already(_)) => Ok(()),
+            Err(denied) => Err(StoreError::Internal(denied.to_string())),
+        }
+    }
+
+    /// Reads the record again after it was changed under this lease.
+    async fn reread(&mut self) -> Result<(), Unfinished> {
+        let failed = |error| Unfinished::Store(errors::from_store(error));
+        let current = self.inner.store.sandbox(self.record.id).await;
+        match current.map_err(failed)? {
+            Some(record) if self.is_ours(&record) => {
+                self.record = record;
+                return Ok(());
+            }
+            Some(record) => self.record = record,
+            None => {}
+        }
+        let operation = self.inner.store.operation(self.operation_id).await;
+        let status = operation.map_err(failed)?.map(|operation| operation.status);
+        Err(Unfinished::EndedElsewhere(status.unwrap_or(
+            OperationStatus::Failed {
+                error: Error::Conflict(self.record.id),
+            },
+        )))
+    }
+}
+
+/// How an operation that ends with this change has ended.
+fn outcome(change: &Change) -> OperationStatus {
+    match change {
+        Change::CreateFailed { error, .. } | Change::CreateUndone { error } => {
+            OperationStatus::Failed {
+                error: error.clone(),
+            }
+        }
+        _ => OperationStatus::Succeeded,
+    }
+}
+
+impl Inner {
+    /// Writes a change of a record that was read just now, once. `None` when it was void: someone
+    /// else was faster, or it is not legal any more.
+    pub(super) async fn try_change(
+        &self,
+        record: &SandboxRecord,
+        change: &Change,
+        actor: &Actor,
+    ) -> Result<Option<SandboxRecord>, StoreError> {
+        let Ok(Transition::Write(write)) = transition(record, change, self.stamp(actor)) else {
+            return Ok(None);
+        };
+        let written = write.record.clone();
+        match self.update(*write).await {
+            Ok(()) => Ok(Some(written)),
+            Err(StoreError::Conflict) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn update(&self, write: SandboxWrite) -> Result<(), StoreError> {
+        self.admissions.forget(write.record.id);
+        self.store.update_sandbox(write).await
+    }
+}

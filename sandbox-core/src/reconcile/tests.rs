@@ -1,0 +1,298 @@
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    id::{HostId, OperationId, PLATFORM_TEAM_ID},
+    lifecycle::{Event, Rule, rule},
+    operation::Operation,
+    size::MachineSize,
+};
+
+const GRACE: Duration = Duration::from_secs(60);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_700_000_000 + second, 0).unwrap()
+}
+
+fn host(number: u128) -> HostId {
+    HostId::from_uuid(Uuid::from_u128(number))
+}
+
+fn sandbox(number: u128) -> SandboxId {
+    SandboxId::from_uuid(Uuid::from_u128(number))
+}
+
+/// Now is 100; leases run out at 100 or 101.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Live(OperationKind),
+    Lapsed(OperationKind),
+}
+
+const DOINGS: [Doing; 5] = [
+    Doing::Nothing,
+    Doing::Live(OperationKind::Create),
+    Doing::Lapsed(OperationKind::Create),
+    Doing::Live(OperationKind::Destroy),
+    Doing::Lapsed(OperationKind::Destroy),
+];
+
+fn record(number: u128, state: SandboxState, doing: Doing, expires: Option<i64>) -> SandboxRecord {
+    let operation = |kind, lease| Operation {
+        id: OperationId::from_uuid(Uuid::from_u128(7)),
+        kind,
+        started_at: at(0),
+        lease_until: at(lease),
+    };
+    SandboxRecord {
+        id: sandbox(number),
+        team_id: PLATFORM_TEAM_ID,
+        state,
+        reason: String::new(),
+        operation: match doing {
+            Doing::Nothing => None,
+            Doing::Live(kind) => Some(operation(kind, 101)),
+            Doing::Lapsed(kind) => Some(operation(kind, 100)),
+        },
+        version: 41,
+        generation: 2,
+        template: "minimal".parse().unwrap(),
+        size: MachineSize::default(),
+        timeout_sec: None,
+        metadata: BTreeMap::new(),
+        env: BTreeMap::new(),
+        host_id: Some(host(1)),
+        idempotency_key: None,
+        created_at: at(0),
+        started_at: None,
+        expires_at: expires.map(at),
+        updated_at: at(0),
+    }
+}
+
+fn machine(number: u128, generation: u64, state: HostSandboxState) -> HostSandbox {
+    HostSandbox {
+        id: sandbox(number),
+        generation,
+        state,
+    }
+}
+
+fn views() -> [(&'static str, Option<HostSandbox>); 6] {
+    let ended = HostSandboxState::Stopped {
+        reason: "the guest powered off".to_owned(),
+    };
+    [
+        ("absent", None),
+        ("creating", Some(machine(1, 2, HostSandboxState::Creating))),
+        ("running", Some(machine(1, 2, HostSandboxState::Running))),
+        ("ended", Some(machine(1, 2, ended))),
+        ("older", Some(machine(1, 1, HostSandboxState::Running))),
+        ("newer", Some(machine(1, 3, HostSandboxState::Running))),
+    ]
+}
+
+fn planned(records: &[SandboxRecord], machines: Vec<HostSandbox>) -> Vec<Action> {
+    let report = HostReport {
+        host_id: host(1),
+        sequence: 1,
+        sandboxes: machines,
+    };
+    let view = HostView {
+        report: &report,
+        unknown_since: &note_unknown(&BTreeMap::new(), records, &report, at(100)),
+        unknown_grace: GRACE,
+    };
+    plan(records, &view, at(100))
+}
+
+#[test]
+fn r34_every_combination_has_this_outcome() {
+    let mut table = String::from("state    operation       host      deadline\n");
+    for state in SandboxState::ALL {
+        for doing in DOINGS {
+            for (name, machine) in views() {
+                for (deadline, expires) in [("ahead", Some(101)), ("passed", Some(100))] {
+                    let record = record(1, state, doing, expires);
+                    let actions = planned(&[record], machine.clone().into_iter().collect());
+                    assert!(actions.len() <= 1);
+                    let doing = match doing {
+                        Doing::Nothing => "-".to_owned(),
+                        Doing::Live(kind) => format!("{} live", kind.as_str()),
+                        Doing::Lapsed(kind) => format!("{} lapsed", kind.as_str()),
+                    };
+                    let outcome = actions
+                        .first()
+                        .map_or_else(|| "leave".to_owned(), ToString::to_string);
+                    writeln!(
+                        table,
+                        "{:8} {doing:15} {name:9} {deadline:8} {outcome}",
+                        state.as_str()
+                    )
+                    .unwrap();
+                }
+            }
+        }
+    }
+    insta::assert_snapshot!("every_combination", table);
+}
+
+fn legal(record: &SandboxRecord, action: &Action) -> bool {
+    let event = match action {
+        Action::MarkStopped { .. } => Event::MachineEnded,
+        Action::MarkRunning { .. } => Event::MachineFound,
+        Action::CompleteCreate { .. } => Event::CreateSucceeded,
+        Action::UndoCreate { .. } => Event::CreateUndone,
+        Action::RedoDestroy { .. } => Event::ExtendLease,
+        Action::Expire { .. } => Event::BeginDestroy,
+        Action::CleanUp { .. } | Action::DestroyUnknown { .. } => return true,
+    };
+    let kind = record.operation.as_ref().map(|operation| operation.kind);
+    matches!(
+        rule(record.state, kind, event),
+        Rule::Become(..) | Rule::Remove
+    )
+}
+
+#[test]
+fn r34_every_planned_change_is_legal_by_the_transition_table() {
+    for state in SandboxState::ALL {
+        for doing in DOINGS {
+            // Only a pending record is ever being created.
+            if matches!(
+                doing,
+                Doing::Live(OperationKind::Create) | Doing::Lapsed(OperationKind::Create)
+            ) && state != SandboxState::Pending
+            {
+                continue;
+            }
+            for (name, machine) in views() {
+                let record = record(1, state, doing, None);
+                for action in planned(std::slice::from_ref(&record), machine.into_iter().collect())
+                {
+                    assert!(
+                        legal(&record, &action),
+                        "{state:?} {doing:?} {name}: {action}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn trap_1_a_machine_that_starts_between_the_two_reads_is_left_alone() {
+    let record = record(
+        1,
+        SandboxState::Pending,
+        Doing::Live(OperationKind::Create),
+        None,
+    );
+    for (_, machine) in views() {
+        let actions = planned(std::slice::from_ref(&record), machine.into_iter().collect());
+        assert_eq!(actions, vec![]);
+    }
+}
+
+#[test]
+fn trap_11_an_unknown_machine_is_destroyed_after_its_grace_and_not_before() {
+    let report = |machines| HostReport {
+        host_id: host(1),
+        sequence: 1,
+        sandboxes: machines,
+    };
+    let lost = report(vec![machine(5, 3, HostSandboxState::Running)]);
+    let mut unknown = BTreeMap::new();
+    for (now, expected) in [(0, 0), (30, 0), (59, 0), (60, 1), (61, 1)] {
+        unknown = note_unknown(&unknown, &[], &lost, at(now));
+        let view = HostView {
+            report: &lost,
+            unknown_since: &unknown,
+            unknown_grace: GRACE,
+        };
+        let actions = plan(&[], &view, at(now));
+        assert_eq!(actions.len(), expected, "at {now}");
+        if let Some(action) = actions.first() {
+            let expected = Action::DestroyUnknown {
+                id: sandbox(5),
+                generation: 3,
+            };
+            assert_eq!(*action, expected);
+        }
+    }
+    let known = [record(5, SandboxState::Running, Doing::Nothing, None)];
+    unknown = note_unknown(&unknown, &known, &lost, at(62));
+    assert!(unknown.is_empty(), "a known machine has no past");
+    unknown = note_unknown(&unknown, &[], &lost, at(63));
+    assert_eq!(unknown.get(&sandbox(5)), Some(&at(63)));
+}
+
+#[test]
+fn a_clock_that_goes_backwards_destroys_nothing_unknown() {
+    let report = HostReport {
+        host_id: host(1),
+        sequence: 1,
+        sandboxes: vec![machine(5, 3, HostSandboxState::Running)],
+    };
+    let view = HostView {
+        report: &report,
+        unknown_since: &[(sandbox(5), at(100))].into(),
+        unknown_grace: GRACE,
+    };
+    assert_eq!(plan(&[], &view, at(10)), vec![]);
+}
+
+#[test]
+fn records_on_another_host_are_left_alone() {
+    let mut elsewhere = record(1, SandboxState::Running, Doing::Nothing, Some(1));
+    elsewhere.host_id = Some(host(2));
+    assert_eq!(planned(&[elsewhere], vec![]), vec![]);
+}
+
+fn any_state() -> impl Strategy<Value = SandboxState> {
+    prop::sample::select(SandboxState::ALL.to_vec())
+}
+
+fn any_machine() -> impl Strategy<Value = HostSandbox> {
+    let state = prop_oneof![
+        Just(HostSandboxState::Creating),
+        Just(HostSandboxState::Running),
+        Just(HostSandboxState::Stopped {
+            reason: "it ended".to_owned()
+        }),
+    ];
+    (0..6u128, 0..5u64, state)
+        .prop_map(|(number, generation, state)| machine(number, generation, state))
+}
+
+proptest! {
+    #[test]
+    fn r34_plans_are_total_single_and_leave_live_leases_alone(
+        records in prop::collection::vec(
+            (any_state(), prop::sample::select(DOINGS.to_vec()), prop::option::of(0..200i64)),
+            0..6,
+        ),
+        machines in prop::collection::vec(any_machine(), 0..8),
+    ) {
+        let records: Vec<SandboxRecord> = (0..)
+            .zip(records)
+            .map(|(number, (state, doing, expires))| record(number, state, doing, expires))
+            .collect();
+        let actions = planned(&records, machines);
+        let mut ids: Vec<SandboxId> = actions.iter().map(Action::id).collect();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), actions.len());
+        for action in &actions {
+            let record = records.iter().find(|record| record.id == action.id());
+            prop_assert_eq!(record.map(|record| record.version), action.version());
+            let live = record
+                .and_then(|record| record.operation.as_ref())
+                .is_some_and(|operation| operation.lease_until > at(100));
+            prop_assert!(!live);
+        }
+    }
+}

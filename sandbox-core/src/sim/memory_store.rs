@@ -1,0 +1,278 @@
+//! A store in memory. One mutex is one transaction.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    audit::AuditEntry,
+    clock::Timestamp,
+    id::{OperationId, SandboxId, TeamId},
+    operation::{OperationRecord, OperationStatus},
+    sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
+    store::{SandboxWrite, Store, StoreError},
+};
+
+/// A store in memory, for tests and simulation. Clones of an `Arc` of it are one store, so a new
+/// engine over the same one is a restart of the control plane.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    sandboxes: BTreeMap<SandboxId, SandboxRecord>,
+    operations: BTreeMap<OperationId, OperationRecord>,
+    audit: Vec<AuditEntry>,
+    transactions: u64,
+    faults: Vec<Fault>,
+}
+
+#[derive(Debug)]
+enum Fault {
+    BeforeWrite,
+    AfterWrite,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many calls were made so far.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.lock().transactions
+    }
+
+    /// The next write fails and changes nothing.
+    pub fn fail_next_write(&self) {
+        self.lock().faults.push(Fault::BeforeWrite);
+    }
+
+    /// The next write happens, and its caller is told that the store is unavailable.
+    pub fn lose_next_reply(&self) {
+        self.lock().faults.push(Fault::AfterWrite);
+    }
+
+    /// Forgets the faults that have not struck yet.
+    pub fn heal(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// All operations, oldest first.
+    #[must_use]
+    pub fn all_operations(&self) -> Vec<OperationRecord> {
+        self.lock().operations.values().cloned().collect()
+    }
+
+    /// All records, oldest first.
+    #[must_use]
+    pub fn all_sandboxes(&self) -> Vec<SandboxRecord> {
+        self.lock().sandboxes.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        // A panic of another holder leaves no half-done change: changes come after all checks.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Tables) -> T) -> T {
+        let mut tables = self.lock();
+        tables.transactions += 1;
+        query(&tables)
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&mut Tables) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut tables = self.lock();
+        tables.transactions += 1;
+        match tables.faults.pop() {
+            None => change(&mut tables),
+            Some(Fault::BeforeWrite) => Err(StoreError::Unavailable("injected".to_owned())),
+            Some(Fault::AfterWrite) => {
+                change(&mut tables)?;
+                Err(StoreError::Unavailable(
+                    "injected, after the write".to_owned(),
+                ))
+            }
+        }
+    }
+}
+
+impl Tables {
+    fn note(&mut self, operations: impl IntoIterator<Item = OperationRecord>) {
+        for operation in operations {
+            self.operations.insert(operation.id, operation);
+        }
+    }
+
+    fn at_version(&self, id: SandboxId, version: u64) -> Result<(), StoreError> {
+        match self.sandboxes.get(&id) {
+            Some(record) if record.version == version => Ok(()),
+            _ => Err(StoreError::Conflict),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn insert_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
+        self.write(|tables| {
+            let key = (write.record.team_id, write.record.idempotency_key.as_ref());
+            let key_taken = key.1.is_some()
+                && tables
+                    .sandboxes
+                    .values()
+                    .any(|other| (other.team_id, other.idempotency_key.as_ref()) == key);
+            if key_taken {
+                return Err(StoreError::Duplicate);
+            }
+            match tables.sandboxes.entry(write.record.id) {
+                Entry::Occupied(_) => return Err(StoreError::Duplicate),
+                Entry::Vacant(place) => place.insert(write.record),
+            };
+            tables.note(write.operations);
+            tables.audit.extend(write.audit);
+            Ok(())
+        })
+    }
+
+    async fn update_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
+        self.write(|tables| {
+            let expected = write.record.version.checked_sub(1);
+            tables.at_version(write.record.id, expected.ok_or(StoreError::Conflict)?)?;
+            tables.sandboxes.insert(write.record.id, write.record);
+            tables.note(write.operations);
+            tables.audit.extend(write.audit);
+            Ok(())
+        })
+    }
+
+    async fn remove_sandbox(
+        &self,
+        id: SandboxId,
+        version: u64,
+        operation: Option<OperationRecord>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(|tables| {
+            tables.at_version(id, version)?;
+            tables.sandboxes.remove(&id);
+            tables.note(operation);
+            tables.audit.push(audit);
+            Ok(())
+        })
+    }
+
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
+        Ok(self.read(|tables| tables.sandboxes.get(&id).cloned()))
+    }
+
+    async fn sandbox_by_idempotency_key(
+        &self,
+        team: TeamId,
+        key: &str,
+    ) -> Result<Option<SandboxRecord>, StoreError> {
+        Ok(self.read(|tables| {
+            tables
+                .sandboxes
+                .values()
+                .find(|record| {
+                    record.team_id == team && record.idempotency_key.as_deref() == Some(key)
+                })
+                .cloned()
+        }))
+    }
+
+    async fn list_sandboxes(
+        &self,
+        filter: &SandboxFilter,
+        page: PageRequest,
+    ) -> Result<Page<SandboxRecord>, StoreError> {
+        Ok(self.read(|tables| {
+            let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX) as usize;
+            let mut items: Vec<SandboxRecord> = tables
+                .sandboxes
+                .values()
+                .filter(|record| page.after.is_none_or(|after| record.id > after))
+                .filter(|record| filter.matches(record))
+                .take(limit + 1)
+                .cloned()
+                .collect();
+            let more = items.len() > limit;
+            items.truncate(limit);
+            Page {
+                next: items.last().filter(|_| more).map(|record| record.id),
+                items,
+            }
+        }))
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Option<OperationRecord>, StoreError> {
+        Ok(self.read(|tables| tables.operations.get(&id).cloned()))
+    }
+
+    async fn last_operation_on(
+        &self,
+        id: SandboxId,
+    ) -> Result<Option<OperationRecord>, StoreError> {
+        Ok(self.read(|tables| {
+            tables
+                .operations
+                .values()
+                .filter(|operation| operation.sandbox_id == id)
+                .max_by_key(|operation| (operation.started_at, operation.id))
+                .cloned()
+        }))
+    }
+
+    async fn remove_operations_finished_before(
+        &self,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.write(|tables| {
+            let count = tables.operations.len();
+            tables.operations.retain(|_, operation| {
+                operation.status == OperationStatus::Running
+                    || operation.finished_at.is_none_or(|at| at >= before)
+            });
+            Ok((count - tables.operations.len()) as u64)
+        })
+    }
+
+    async fn audit_of(&self, resource: &str, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        Ok(self.read(|tables| {
+            let mut entries: Vec<AuditEntry> = tables
+                .audit
+                .iter()
+                .filter(|entry| entry.resource == resource)
+                .cloned()
+                .collect();
+            entries.sort_by_key(|entry| (entry.at, entry.id));
+            entries.truncate(limit as usize);
+            entries
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    async fn fresh() -> (Arc<dyn Store>, ()) {
+        (Arc::new(MemoryStore::new()), ())
+    }
+
+    crate::store_contract!(fresh);
+}

@@ -1,0 +1,233 @@
+//! The agent's calls, each handed to the room that does it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sandbox_core::{
+    file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
+    guest::GuestError,
+    process::{Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+};
+use tarpc::context::Context;
+
+use super::{
+    file::{self, OpenWrites},
+    identity,
+    process::Processes,
+};
+use crate::link::protocol::{AgentHello, GuestAgent, Identity, PROTOCOL_VERSION};
+
+/// What lives as long as the agent.
+pub(crate) struct Agent {
+    pub(crate) processes: Processes,
+    /// The sandbox's environment, once it is known who it is.
+    env: Mutex<Option<Arc<BTreeMap<String, String>>>>,
+    /// Whether this machine is ours to name and to set the clock of.
+    owns_machine: bool,
+}
+
+impl Agent {
+    pub(crate) fn new(processes: Processes, owns_machine: bool) -> Self {
+        Self {
+            processes,
+            env: Mutex::new(None),
+            owns_machine,
+        }
+    }
+
+    fn env(&self) -> std::sync::MutexGuard<'_, Option<Arc<BTreeMap<String, String>>>> {
+        self.env.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What lives as long as one connection.
+#[derive(Clone)]
+pub(crate) struct Service {
+    agent: Arc<Agent>,
+    writes: Arc<OpenWrites>,
+}
+
+impl Service {
+    pub(crate) fn new(agent: Arc<Agent>) -> Self {
+        Self {
+            agent,
+            writes: Arc::default(),
+        }
+    }
+}
+
+impl GuestAgent for Service {
+    async fn hello(self, _: Context) -> AgentHello {
+        AgentHello {
+            protocol_version: PROTOCOL_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim_end()
+                .into(),
+            capabilities: Vec::new(),
+        }
+    }
+
+    async fn identify(self, _: Context, identity: Identity) -> Result<(), GuestError> {
+        identity::check(&identity)?;
+        if self.agent.owns_machine {
+            identity::adopt(&identity)?;
+        }
+        *self.agent.env() = Some(Arc::new(identity.env));
+        Ok(())
+    }
+
+    async fn ping(self, _: Context) {}
+
+    async fn start_process(
+        self,
+        _: Context,
+        spec: ProcessSpec,
+        wait_ms: u64,
+    ) -> Result<Started, GuestError> {
+        let env = self.agent.env().clone();
+        let env = env.ok_or_else(|| {
+            GuestError::Invalid("the sandbox has no identity yet: call `identify` first".into())
+        })?;
+        let wait = Duration::from_millis(wait_ms);
+        self.agent.processes.start(spec, &env, wait).await
+    }
+
+    async fn read_output(
+        self,
+        _: Context,
+        pid: u32,
+        request: OutputRequest,
+    ) -> Result<Output, GuestError> {
+        self.agent.processes.read_output(pid, request).await
+    }
+
+    async fn detach_output(self, _: Context, pid: u32) -> Result<(), GuestError> {
+        self.agent.processes.detach_output(pid)
+    }
+
+    async fn write_stdin(
+        self,
+        _: Context,
+        pid: u32,
+        data: Bytes,
+        close: bool,
+    ) -> Result<u64, GuestError> {
+        self.agent.processes.write_stdin(pid, &data, close).await
+    }
+
+    async fn signal(
+        self,
+        _: Context,
+        pid: u32,
+        signal: i32,
+        group: bool,
+    ) -> Result<(), GuestError> {
+        self.agent.processes.signal(pid, signal, group)
+    }
+
+    async fn resize_pty(self, _: Context, pid: u32, size: PtySize) -> Result<(), GuestError> {
+        self.agent.processes.resize_pty(pid, size)
+    }
+
+    async fn processes(self, _: Context) -> Result<Vec<ProcessInfo>, GuestError> {
+        Ok(self.agent.processes.list())
+    }
+
+    async fn stat(self, _: Context, path: String) -> Result<FileStat, GuestError> {
+        file::stat(&path)
+    }
+
+    async fn list_dir(
+        self,
+        _: Context,
+        path: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<DirPage, GuestError> {
+        file::list_dir(&path, after.as_deref(), limit)
+    }
+
+    async fn read_file(
+        self,
+        _: Context,
+        path: String,
+        offset: u64,
+        max_bytes: u32,
+    ) -> Result<FileChunk, GuestError> {
+        file::read_file(&path, offset, max_bytes)
+    }
+
+    async fn open_write(self, _: Context, spec: WriteSpec) -> Result<WriteHandle, GuestError> {
+        self.writes.open(&spec)
+    }
+
+    async fn write_chunk(
+        self,
+        _: Context,
+        handle: WriteHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), GuestError> {
+        self.writes.write(handle, offset, &data)
+    }
+
+    async fn commit_write(
+        self,
+        _: Context,
+        handle: WriteHandle,
+        size: u64,
+    ) -> Result<FileStat, GuestError> {
+        let write = self.writes.take(handle)?;
+        blocking(move || write.commit(size)).await
+    }
+
+    async fn abort_write(self, _: Context, handle: WriteHandle) -> Result<(), GuestError> {
+        self.writes.take(handle).map(drop)
+    }
+
+    async fn make_dir(
+        self,
+        _: Context,
+        path: String,
+        mode: u32,
+        parents: bool,
+    ) -> Result<(), GuestError> {
+        file::make_dir(&path, mode, parents)
+    }
+
+    async fn rename(self, _: Context, from: String, to: String) -> Result<(), GuestError> {
+        file::rename(&from, &to)
+    }
+
+    async fn remove(self, _: Context, path: String, recursive: bool) -> Result<(), GuestError> {
+        if recursive {
+            blocking(move || file::remove_all(&path)).await
+        } else {
+            file::remove(&path)
+        }
+    }
+
+    async fn prepare_snapshot(self, _: Context) -> Result<(), GuestError> {
+        blocking(|| {
+            nix::unistd::sync();
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Runs what may take long on a thread of its own. It goes on when the caller has gone.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
+) -> Result<T, GuestError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(GuestError::Invalid(format!("the agent failed: {error}"))),
+    }
+}

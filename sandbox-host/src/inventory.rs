@@ -1,0 +1,140 @@
+//! The durable inventory: a folder per machine, with a manifest that says whose it is and how it
+//! stands. What is on disk is the truth about this host; what the manager holds in memory is a
+//! cache that a restart rebuilds.
+//!
+//! ```text
+//! waiting ──claimed──► creating ──identity given──► running ──► stopped
+//!    (pool)               ▲                                        │
+//!  new folder ────────────┘                     folder removed ◄───┘ (from any state)
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sandbox_core::{id::SandboxId, size::MachineSize};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::durable;
+
+const MANIFEST: &str = "manifest.json";
+
+/// Whose machine a folder holds, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) size: MachineSize,
+    pub(crate) use_: Use,
+}
+
+/// What a machine is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub(crate) enum Use {
+    /// It waits in the pool. Of no use after a restart.
+    Waiting,
+    /// It is on its way to being a sandbox.
+    Creating { sandbox: SandboxId, generation: u64 },
+    /// It is a sandbox.
+    Running { sandbox: SandboxId, generation: u64 },
+    /// It was a sandbox and has ended; its disk is kept.
+    Stopped {
+        sandbox: SandboxId,
+        generation: u64,
+        reason: String,
+    },
+}
+
+/// All machine folders of one data folder.
+#[derive(Debug)]
+pub(crate) struct Inventory {
+    root: PathBuf,
+}
+
+impl Inventory {
+    pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&root)?;
+        Ok(Self { root })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn folder(&self, machine: Uuid) -> PathBuf {
+        self.root.join(machine.to_string())
+    }
+
+    /// Makes a machine's folder with its manifest, so that nothing made in it can be forgotten.
+    pub(crate) fn create(&self, machine: Uuid, manifest: &Manifest) -> io::Result<PathBuf> {
+        let folder = self.folder(machine);
+        fs::create_dir(&folder)?;
+        if let Err(error) = durable::write_json(&folder.join(MANIFEST), manifest) {
+            durable::remove_folder(&folder)?;
+            return Err(error);
+        }
+        Ok(folder)
+    }
+
+    pub(crate) fn write(&self, machine: Uuid, manifest: &Manifest) -> io::Result<()> {
+        durable::write_json(&self.folder(machine).join(MANIFEST), manifest)
+    }
+
+    pub(crate) fn remove(&self, machine: Uuid) -> io::Result<()> {
+        durable::remove_folder(&self.folder(machine))
+    }
+
+    /// All machines. A folder without a readable manifest was cut off before anything ran in it.
+    pub(crate) fn scan(&self) -> io::Result<Vec<(Uuid, Option<Manifest>)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let Some(id) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let manifest = fs::read(entry.path().join(MANIFEST))
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            found.push((id, manifest));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r36_what_was_written_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let inventory = Inventory::open(folder.path().join("machines")).unwrap();
+        let machine = Uuid::now_v7();
+        let sandbox = SandboxId::from_uuid(Uuid::now_v7());
+        let mut manifest = Manifest {
+            size: MachineSize::default(),
+            use_: Use::Creating {
+                sandbox,
+                generation: 3,
+            },
+        };
+        inventory.create(machine, &manifest).unwrap();
+        manifest.use_ = Use::Running {
+            sandbox,
+            generation: 3,
+        };
+        inventory.write(machine, &manifest).unwrap();
+        assert_eq!(inventory.scan().unwrap(), [(machine, Some(manifest))]);
+
+        fs::write(inventory.folder(machine).join(MANIFEST), b"{\"si").unwrap();
+        assert_eq!(inventory.scan().unwrap(), [(machine, None)]);
+        inventory.remove(machine).unwrap();
+        inventory.remove(machine).unwrap();
+        assert!(inventory.scan().unwrap().is_empty());
+    }
+}

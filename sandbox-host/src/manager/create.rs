@@ -1,0 +1,276 @@
+//! Making a sandbox's machine: a waiting clone where there is one, a new clone otherwise, and then
+//! an identity of its own before anything runs in it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use sandbox_core::{
+    guest::CallError,
+    host::{HostCreate, HostError},
+    id::SandboxId,
+    name::TemplateName,
+    size::MachineSize,
+};
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::{Inner, capacity, joined};
+use crate::{
+    image::MemoryImage,
+    inventory::{Manifest, Use},
+    link::protocol::Identity,
+    machine::Machine,
+    pool::Kind,
+    space,
+};
+
+/// Bytes of entropy that a clone is given.
+const ENTROPY_BYTES: usize = 64;
+
+impl Inner {
+    pub(super) async fn create(self: Arc<Self>, order: HostCreate) -> Result<(), HostError> {
+        capacity::check(order.size)?;
+        let lock = self.table.order_lock(order.id);
+        let _one_at_a_time = lock.lock().await;
+        if !self.table.admit(order.id, order.generation)? {
+            return Ok(());
+        }
+        self.clear_older(order.id).await?;
+        let kind = Kind {
+            template: order.template.clone(),
+            size: order.size,
+        };
+        while let Some(machine) = self.pool.take(&kind) {
+            let cancel = self
+                .table
+                .insert_creating(order.id, order.generation, machine.id);
+            let made = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(destroyed_meanwhile(&order)),
+                made = self.become_sandbox(&machine, &order) => made.map_err(boot_error),
+            };
+            match made {
+                Ok(()) => return self.finish_create(&machine, &order, kind),
+                Err(error) => {
+                    self.abandon(order.id, machine.id).await;
+                    if cancel.is_cancelled() {
+                        return Err(error);
+                    }
+                    tracing::warn!(machine = %machine.id, %error, "a waiting clone was of no use");
+                }
+            }
+        }
+        let machine_id = Uuid::now_v7();
+        let cancel = self
+            .table
+            .insert_creating(order.id, order.generation, machine_id);
+        let made = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(destroyed_meanwhile(&order)),
+            made = self.new_sandbox(machine_id, &order) => made,
+        };
+        match made {
+            Ok(machine) => self.finish_create(&machine, &order, kind),
+            Err(error) => {
+                self.abandon(order.id, machine_id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Boots the template if it was never used at this size, and fills the pool with it.
+    pub(super) async fn prepare(
+        self: Arc<Self>,
+        template: &TemplateName,
+        size: MachineSize,
+    ) -> Result<(), HostError> {
+        capacity::check(size)?;
+        self.image(template, size).await?;
+        self.refill(&Kind {
+            template: template.clone(),
+            size,
+        })
+        .await;
+        Ok(())
+    }
+
+    fn finish_create(
+        self: &Arc<Self>,
+        machine: &Arc<Machine>,
+        order: &HostCreate,
+        kind: Kind,
+    ) -> Result<(), HostError> {
+        self.table
+            .set_running(order.id, order.generation, Arc::clone(machine));
+        // Its end may have been noticed a moment before it was known as this sandbox.
+        if let Some(ended) = machine.ended() {
+            let inner = Arc::clone(self);
+            let machine = Arc::clone(machine);
+            tokio::spawn(async move { inner.machine_ended(&machine, ended).await });
+        }
+        let inner = Arc::clone(self);
+        tokio::spawn(async move { inner.refill(&kind).await });
+        Ok(())
+    }
+
+    async fn new_sandbox(
+        self: &Arc<Self>,
+        machine_id: Uuid,
+        order: &HostCreate,
+    ) -> Result<Arc<Machine>, HostError> {
+        let image = self.image(&order.template, order.size).await?;
+        let (sandbox, generation) = (order.id, order.generation);
+        let machine = self
+            .new_machine(
+                machine_id,
+                &image,
+                Use::Creating {
+                    sandbox,
+                    generation,
+                },
+            )
+            .await?;
+        self.identify(&machine, order).await.map_err(boot_error)?;
+        self.record_running(machine.id, order)
+            .await
+            .map_err(boot_error)?;
+        Ok(machine)
+    }
+
+    /// The memory image, made on a task of its own: others may wait for it too.
+    pub(super) async fn image(
+        self: &Arc<Self>,
+        template: &TemplateName,
+        size: MachineSize,
+    ) -> Result<MemoryImage, HostError> {
+        let inner = Arc::clone(self);
+        let template = template.clone();
+        joined(tokio::spawn(async move {
+            inner.images.ensure(&inner.boot, &template, size).await
+        }))
+        .await
+    }
+
+    /// A new clone with its folder and manifest. What is left of a failed one is the caller's to
+    /// remove, by its ID.
+    pub(super) async fn new_machine(
+        self: &Arc<Self>,
+        id: Uuid,
+        image: &MemoryImage,
+        use_: Use,
+    ) -> Result<Arc<Machine>, HostError> {
+        let root = self.inventory.root();
+        space::require(root, space::SPARE_MB)?;
+        let manifest = Manifest {
+            size: image.size,
+            use_,
+        };
+        let inner = Arc::clone(self);
+        let folder = spawn_blocking(move || inner.inventory.create(id, &manifest))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| space::or_internal(root, "making a machine's folder", &error))?;
+        let machine = Arc::new(Machine::restore(&self.boot, image, id, folder).await?);
+        self.watch(&machine);
+        Ok(machine)
+    }
+
+    /// Turns a waiting clone into the sandbox. The inventory says so before the guest knows.
+    async fn become_sandbox(
+        self: &Arc<Self>,
+        machine: &Machine,
+        order: &HostCreate,
+    ) -> Result<(), ClaimError> {
+        let use_ = Use::Creating {
+            sandbox: order.id,
+            generation: order.generation,
+        };
+        let size = order.size;
+        self.record(machine.id, Manifest { size, use_ }).await?;
+        self.identify(machine, order).await?;
+        self.record_running(machine.id, order).await
+    }
+
+    async fn identify(&self, machine: &Machine, order: &HostCreate) -> Result<(), ClaimError> {
+        let mut entropy = vec![0; ENTROPY_BYTES];
+        getrandom::fill(&mut entropy)
+            .map_err(|error| ClaimError::Record(std::io::Error::other(error.to_string())))?;
+        let identity = Identity {
+            hostname: hostname(order.id),
+            machine_id: *order.id.uuid().as_bytes(),
+            entropy: Bytes::from(entropy),
+            unix_time_us: host_time_us(),
+            env: order.env.clone(),
+        };
+        Ok(machine.guest.identify(identity).await?)
+    }
+
+    async fn record_running(
+        self: &Arc<Self>,
+        machine: Uuid,
+        order: &HostCreate,
+    ) -> Result<(), ClaimError> {
+        let use_ = Use::Running {
+            sandbox: order.id,
+            generation: order.generation,
+        };
+        self.record(
+            machine,
+            Manifest {
+                size: order.size,
+                use_,
+            },
+        )
+        .await
+    }
+
+    async fn record(self: &Arc<Self>, machine: Uuid, manifest: Manifest) -> Result<(), ClaimError> {
+        let inner = Arc::clone(self);
+        spawn_blocking(move || inner.inventory.write(machine, &manifest))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(ClaimError::Record)
+    }
+}
+
+/// Why a machine did not become a sandbox.
+#[derive(Debug, thiserror::Error)]
+enum ClaimError {
+    #[error("writing the inventory: {0}")]
+    Record(std::io::Error),
+    #[error("giving it an identity: {0}")]
+    Guest(#[from] CallError),
+}
+
+fn boot_error(error: ClaimError) -> HostError {
+    match error {
+        ClaimError::Record(error) => HostError::Internal(format!("writing the inventory: {error}")),
+        ClaimError::Guest(error) => HostError::Boot(format!("giving it an identity: {error}")),
+    }
+}
+
+fn destroyed_meanwhile(order: &HostCreate) -> HostError {
+    HostError::Boot(format!(
+        "{} was destroyed while it was being made",
+        order.id
+    ))
+}
+
+/// The last group of the ID: short enough for a prompt, and different in every sandbox.
+fn hostname(id: SandboxId) -> String {
+    let uuid = id.uuid().hyphenated().to_string();
+    format!("sb-{}", uuid.rsplit('-').next().unwrap_or(&uuid))
+}
+
+/// The guest's clock is set to the host's, which no test steers.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a guest gets the real time, whatever a test does"
+)]
+fn host_time_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_micros()).ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,299 @@
+//! The host manager: owns every machine of one data folder and carries out the orders of
+//! [`Host`]. It knows nothing of teams, of who may do what, or of other hosts.
+//!
+//! Orders for one sandbox are carried out one after the other, on tasks of their own: a caller that
+//! goes away changes nothing.
+
+mod capacity;
+mod create;
+mod destroy;
+mod fill;
+mod lock;
+mod recover;
+mod table;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sandbox_core::{
+    guest::Guest,
+    host::{Host, HostCreate, HostError, HostInfo, HostReport},
+    id::{HostId, SandboxId},
+    name::TemplateName,
+    size::MachineSize,
+};
+use tokio::{sync::watch, task::JoinHandle};
+use uuid::Uuid;
+
+use crate::{
+    boot::BootParts,
+    durable,
+    image::MemoryImages,
+    inventory::Inventory,
+    link::client::GuestClient,
+    machine::{Ended, Machine},
+    pool::Pool,
+};
+pub(crate) use capacity::memory_mb;
+use lock::FolderLock;
+use table::Table;
+
+/// How a host is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HostConfig {
+    /// The folder that holds all of the host's state. One process at a time may use it.
+    pub data_dir: PathBuf,
+    /// Where to look for a guest kernel before the usual places.
+    pub kernel_dir: Option<PathBuf>,
+    /// How many clones wait, already restored. Each costs some 30 MiB of memory.
+    pub pool_size: usize,
+}
+
+impl HostConfig {
+    /// A host in this folder, with a pool of two.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            kernel_dir: None,
+            pool_size: 2,
+        }
+    }
+}
+
+/// One host. Clones are the same host.
+#[derive(Debug, Clone)]
+pub struct HostManager {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: HostId,
+    pool_size: usize,
+    boot: BootParts,
+    images: MemoryImages,
+    inventory: Inventory,
+    table: Table,
+    pool: Pool,
+    /// Held as long as the manager lives.
+    _lock: FolderLock,
+}
+
+impl HostManager {
+    /// Opens the data folder: finds what the machine offers, removes what a killed process left
+    /// half-made, and takes up the sandboxes that still run.
+    ///
+    /// # Errors
+    /// [`HostError::NotSetUp`] with the mending command where QEMU or the kernel is missing,
+    /// [`HostError::Unavailable`] where another process uses the folder.
+    pub async fn open(config: HostConfig) -> Result<Self, HostError> {
+        let internal = |step: &'static str| {
+            move |error: std::io::Error| HostError::Internal(format!("{step}: {error}"))
+        };
+        let data = absolute(&config.data_dir).map_err(internal("finding the data folder"))?;
+        std::fs::create_dir_all(&data).map_err(internal("making the data folder"))?;
+        let lock = FolderLock::take(&data)?;
+        let boot = BootParts::prepare(&data, config.kernel_dir.as_deref()).await?;
+        let images = MemoryImages::open(data.join("memory"), data.join("images"))
+            .map_err(internal("making the image folder"))?;
+        let inventory =
+            Inventory::open(data.join("machines")).map_err(internal("making the inventory"))?;
+        let inner = Arc::new(Inner {
+            id: host_id(&data).map_err(internal("reading the host's ID"))?,
+            pool_size: config.pool_size,
+            boot,
+            images,
+            inventory,
+            table: Table::default(),
+            pool: Pool::default(),
+            _lock: lock,
+        });
+        inner
+            .remove_half_made(&data)
+            .await
+            .map_err(internal("removing what was half-made"))?;
+        inner
+            .recover()
+            .await
+            .map_err(internal("reading the inventory"))?;
+        Ok(Self { inner })
+    }
+
+    /// Makes a template ready at this size and fills the pool with it, so that the first create is
+    /// as fast as all others.
+    ///
+    /// # Errors
+    /// As for creating a sandbox.
+    pub async fn prepare(
+        &self,
+        template: &TemplateName,
+        size: MachineSize,
+    ) -> Result<(), HostError> {
+        let inner = Arc::clone(&self.inner);
+        let template = template.clone();
+        joined(tokio::spawn(
+            async move { inner.prepare(&template, size).await },
+        ))
+        .await
+    }
+
+    /// Ends the waiting clones. Sandboxes run on and are found again at the next [`open`].
+    ///
+    /// [`open`]: Self::open
+    pub async fn shutdown(&self) {
+        for machine in self.inner.pool.close() {
+            self.inner.discard(&machine).await;
+        }
+        self.inner.table.close();
+    }
+
+    /// Process IDs of the clones that wait in the pool.
+    #[must_use]
+    pub fn waiting_pids(&self) -> Vec<u32> {
+        self.inner.pool.pids()
+    }
+
+    /// The process ID of a sandbox's machine, if it runs.
+    #[must_use]
+    pub fn pid_of(&self, id: SandboxId) -> Option<u32> {
+        self.inner
+            .table
+            .machine(id)
+            .ok()
+            .map(|machine| machine.pid())
+    }
+}
+
+#[async_trait]
+impl Host for HostManager {
+    async fn hello(&self) -> Result<HostInfo, HostError> {
+        Ok(HostInfo {
+            host_id: self.inner.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            accelerator: self.inner.boot.accelerator.as_str().to_owned(),
+            cpus: capacity::cpus(),
+            memory_mb: memory_mb()?,
+        })
+    }
+
+    async fn create_sandbox(&self, order: HostCreate) -> Result<(), HostError> {
+        let inner = Arc::clone(&self.inner);
+        joined(tokio::spawn(async move { inner.create(order).await })).await
+    }
+
+    async fn destroy_sandbox(&self, id: SandboxId, generation: u64) -> Result<(), HostError> {
+        let inner = Arc::clone(&self.inner);
+        joined(tokio::spawn(
+            async move { inner.destroy(id, generation).await },
+        ))
+        .await
+    }
+
+    async fn list_sandboxes(&self) -> Result<HostReport, HostError> {
+        Ok(self.inner.table.report(self.inner.id))
+    }
+
+    async fn changed(&self, seen: u64, wait: Duration) -> Result<u64, HostError> {
+        Ok(self.inner.table.changed(seen, wait).await)
+    }
+
+    fn guest(&self, id: SandboxId) -> Arc<dyn Guest> {
+        match self.inner.table.machine(id) {
+            Ok(machine) => Arc::new(machine.guest.clone()),
+            Err(reason) => Arc::new(nobody(reason)),
+        }
+    }
+}
+
+impl Inner {
+    /// Starts the task that notices a machine's end. It keeps nothing alive.
+    fn watch(self: &Arc<Self>, machine: &Arc<Machine>) {
+        let machine = Arc::clone(machine);
+        let inner: Weak<Self> = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let ended = machine.watch().await;
+            if let Some(inner) = inner.upgrade() {
+                inner.machine_ended(&machine, ended).await;
+            }
+        });
+    }
+
+    async fn machine_ended(self: &Arc<Self>, machine: &Arc<Machine>, Ended(reason): Ended) {
+        if self.pool.forget(machine) {
+            tracing::warn!(machine = %machine.id, reason, "a waiting clone ended");
+            self.discard(machine).await;
+        } else if let Some(stopped) = self.table.stop(machine, &reason) {
+            tracing::info!(sandbox = %stopped.sandbox(), reason, "a sandbox's machine ended");
+            self.note(machine.id, stopped.manifest(machine.size)).await;
+        }
+    }
+
+    /// Writes a machine's manifest. A failure is logged and not returned: the truth is in the
+    /// process table and is found again at the next start.
+    async fn note(self: &Arc<Self>, machine: Uuid, manifest: crate::inventory::Manifest) {
+        let inner = Arc::clone(self);
+        let written =
+            tokio::task::spawn_blocking(move || inner.inventory.write(machine, &manifest)).await;
+        if let Ok(Err(error)) = written {
+            tracing::error!(%machine, %error, "a machine's manifest could not be written");
+        }
+    }
+
+    /// Ends a machine that is nobody's, with all it holds.
+    async fn discard(&self, machine: &Machine) {
+        if let Err(error) = machine.destroy().await {
+            tracing::error!(machine = %machine.id, %error, "a machine could not be removed");
+        }
+    }
+}
+
+impl Drop for Inner {
+    /// What [`HostManager::shutdown`] does, without waiting, for those who forget to call it.
+    fn drop(&mut self) {
+        for machine in self.pool.close() {
+            machine.discard_now();
+        }
+    }
+}
+
+/// The result of an order's task. Tasks are not cancelled: one that gives no result has panicked,
+/// or its runtime is going down.
+async fn joined<T>(task: JoinHandle<Result<T, HostError>>) -> Result<T, HostError> {
+    task.await.unwrap_or_else(|error| {
+        Err(HostError::Internal(format!(
+            "the order's task ended: {error}"
+        )))
+    })
+}
+
+/// A guest that answers every call with the reason why it can't.
+fn nobody(reason: String) -> GuestClient {
+    let (_sender, not_running) = watch::channel(Some(reason));
+    let connector = Arc::new(|| -> futures::future::BoxFuture<'static, _> {
+        Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
+    });
+    GuestClient::new(connector, not_running)
+}
+
+/// Symbolic links are resolved as far as they exist, since processes are found by the paths of
+/// their open files.
+fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(path)?;
+    path.canonicalize()
+}
+
+fn host_id(data: &Path) -> std::io::Result<HostId> {
+    let file = data.join("host.json");
+    if let Ok(bytes) = std::fs::read(&file) {
+        return serde_json::from_slice(&bytes).map_err(std::io::Error::other);
+    }
+    let id = HostId::from_uuid(Uuid::now_v7());
+    durable::write_json(&file, &id)?;
+    Ok(id)
+}

@@ -1,0 +1,244 @@
+//! QEMU's command line, from plain data. The same machine must come out for the boot that makes a
+//! memory image and for every restore from it: only what differs between the two is a parameter.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use sandbox_core::size::MachineSize;
+
+use crate::{link::protocol::PORT_NAME, setup::Accelerator};
+
+/// A versioned machine type, so that a memory image survives an upgrade of QEMU that still knows it.
+pub(crate) const MACHINE_TYPE: &str = "pc-q35-7.2";
+
+/// Names inside a machine's folder, which is QEMU's working directory.
+pub(crate) const QMP_SOCKET: &str = "qmp.sock";
+pub(crate) const GUEST_SOCKET: &str = "guest.sock";
+pub(crate) const DISK_FILE: &str = "disk.qcow2";
+pub(crate) const LOG_FILE: &str = "qemu.log";
+
+/// The console's last output is kept in QEMU's memory, so that no guest can fill the host's disk
+/// with it.
+pub(crate) const CONSOLE_BYTES: u32 = 64 * 1024;
+
+/// Translated guest code that one QEMU keeps under emulation, in MiB.
+const TRANSLATION_CACHE_MB: u32 = 128;
+
+/// How a machine comes to life.
+#[derive(Debug, Clone)]
+pub(crate) enum Start {
+    /// Boots the kernel; memory goes to a file that becomes a memory image.
+    Boot {
+        kernel: PathBuf,
+        initramfs: PathBuf,
+        ram_file: PathBuf,
+        append: String,
+    },
+    /// Maps the memory image privately, and waits to be told where its devices' state is.
+    Restore { ram_file: PathBuf },
+}
+
+/// Listening sockets that QEMU inherits, by number: they are there before QEMU is, so that nobody
+/// has to wait for them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketFds {
+    pub(crate) qmp: i32,
+    pub(crate) guest: i32,
+}
+
+/// One machine.
+#[derive(Debug, Clone)]
+pub(crate) struct MachineConfig {
+    /// Shown in `ps`, and how a restarted host finds the process: `sandbox-UUID`.
+    pub(crate) name: String,
+    pub(crate) size: MachineSize,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) start: Start,
+}
+
+/// The command line without the program, to be run in the machine's folder.
+pub(crate) fn command_line(config: &MachineConfig, sockets: SocketFds) -> Vec<OsString> {
+    let mut line = Line(Vec::new());
+    line.pair("-name", &config.name);
+    line.pair(
+        "-machine",
+        format!("{MACHINE_TYPE},usb=off,smbus=off,sata=off,memory-backend=ram"),
+    );
+    match config.accelerator {
+        Accelerator::Tcg => {
+            line.pair("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MB}"));
+            line.pair("-cpu", "max");
+        }
+        Accelerator::Kvm => {
+            line.pair("-accel", "kvm");
+            line.pair("-cpu", "host");
+        }
+    }
+    line.pair("-smp", config.size.vcpus.to_string());
+    line.pair("-m", format!("{}M", config.size.memory_mb));
+
+    let (ram_file, shared) = match &config.start {
+        Start::Boot { ram_file, .. } => (ram_file, "on"),
+        Start::Restore { ram_file, .. } => (ram_file, "off"),
+    };
+    let mut ram = OsString::from(format!(
+        "memory-backend-file,id=ram,size={}M,share={shared},mem-path=",
+        config.size.memory_mb
+    ));
+    ram.push(escaped(ram_file));
+    line.pair("-object", ram);
+
+    for flag in [
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-no-shutdown",
+    ] {
+        line.flag(flag);
+    }
+    line.pair("-display", "none");
+    line.pair("-vga", "none");
+    line.pair(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+
+    line.pair(
+        "-chardev",
+        format!("ringbuf,id=console,size={CONSOLE_BYTES}"),
+    );
+    line.pair("-serial", "chardev:console");
+    line.pair(
+        "-drive",
+        format!("if=none,id=disk,file={DISK_FILE},format=qcow2,cache=writeback,discard=unmap"),
+    );
+    line.pair("-device", "virtio-blk-pci,drive=disk");
+    line.pair("-device", "virtio-serial-pci,id=serial");
+    line.pair(
+        "-chardev",
+        format!("socket,id=guest,fd={},server=on,wait=off", sockets.guest),
+    );
+    line.pair(
+        "-device",
+        format!("virtserialport,bus=serial.0,chardev=guest,name={PORT_NAME}"),
+    );
+    line.pair(
+        "-chardev",
+        format!("socket,id=qmp,fd={},server=on,wait=off", sockets.qmp),
+    );
+    line.pair("-mon", "chardev=qmp,mode=control");
+
+    match &config.start {
+        Start::Boot {
+            kernel,
+            initramfs,
+            append,
+            ..
+        } => {
+            line.pair("-kernel", kernel);
+            line.pair("-initrd", initramfs);
+            line.pair("-append", append);
+        }
+        // Over QMP, since what the stream leaves out must be said first.
+        Start::Restore { .. } => line.pair("-incoming", "defer"),
+    }
+    line.0
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<OsString>) {
+        self.0.push(flag.into());
+        self.0.push(value.into());
+    }
+}
+
+/// QEMU ends an option's value at a comma and reads two as one.
+fn escaped(path: &std::path::Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut bytes = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(start: Start) -> MachineConfig {
+        MachineConfig {
+            name: "sandbox-x".to_owned(),
+            size: MachineSize::default(),
+            accelerator: Accelerator::Tcg,
+            start,
+        }
+    }
+
+    fn text(config: &MachineConfig) -> Vec<String> {
+        command_line(config, SocketFds { qmp: 8, guest: 9 })
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn boot_and_restore_build_the_same_devices() {
+        let ram_file = PathBuf::from("/d/memory");
+        let boot = text(&config(Start::Boot {
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            ram_file: ram_file.clone(),
+            append: "quiet".to_owned(),
+        }));
+        let restore = text(&config(Start::Restore { ram_file }));
+        let devices = |words: &[String]| -> Vec<String> {
+            words
+                .windows(2)
+                .filter(|pair| {
+                    matches!(
+                        pair[0].as_str(),
+                        "-device" | "-machine" | "-cpu" | "-smp" | "-m"
+                    )
+                })
+                .map(|pair| pair[1].clone())
+                .collect()
+        };
+        assert_eq!(devices(&boot), devices(&restore));
+        assert!(boot.iter().any(|word| word.contains("share=on")));
+        assert!(restore.iter().any(|word| word.contains("share=off")));
+    }
+
+    #[test]
+    fn r11_no_machine_has_a_network_device() {
+        let words = text(&config(Start::Restore {
+            ram_file: "/d/m".into(),
+        }));
+        assert!(words.iter().any(|word| word == "-nodefaults"));
+        assert!(
+            !words
+                .iter()
+                .any(|word| word.contains("net") || word.contains("nic"))
+        );
+    }
+
+    #[test]
+    fn a_comma_in_a_path_stays_part_of_the_path() {
+        let words = text(&config(Start::Restore {
+            ram_file: "/a,b/memory".into(),
+        }));
+        assert!(
+            words
+                .iter()
+                .any(|word| word.ends_with("mem-path=/a,,b/memory"))
+        );
+    }
+}

@@ -1,0 +1,70 @@
+-- Conventions: IDs are 16-byte UUIDs, times are microseconds since 1970-01-01 UTC, sizes are named
+-- with their unit. Only an audit entry's actor and resource are text, since they may be of any kind.
+-- Defaults (sizes among them) are the program's, never this file's.
+
+-- "SBOX": tells this database from another program's.
+PRAGMA application_id = 1396854616;
+
+CREATE TABLE sandboxes (
+    id              BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    team_id         BLOB    NOT NULL CHECK (length(team_id) = 16),
+    state           TEXT    NOT NULL,
+    reason          TEXT    NOT NULL,
+    op_id           BLOB    CHECK (length(op_id) = 16),
+    op_kind         TEXT,
+    op_started_at   INTEGER,
+    op_lease_until  INTEGER,
+    version         INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    template        TEXT    NOT NULL,
+    vcpus           INTEGER NOT NULL,
+    memory_mb       INTEGER NOT NULL,
+    disk_size_mb    INTEGER NOT NULL,
+    timeout_sec     INTEGER,
+    metadata        TEXT    NOT NULL CHECK (json_valid(metadata)),
+    env             TEXT    NOT NULL CHECK (json_valid(env)),
+    host_id         BLOB    CHECK (length(host_id) = 16),
+    idempotency_key TEXT,
+    created_at      INTEGER NOT NULL,
+    started_at      INTEGER,
+    expires_at      INTEGER,
+    updated_at      INTEGER NOT NULL,
+    CHECK (
+        (op_id IS NULL) = (op_kind IS NULL)
+        AND (op_id IS NULL) = (op_started_at IS NULL)
+        AND (op_id IS NULL) = (op_lease_until IS NULL)
+    )
+) STRICT;
+
+CREATE UNIQUE INDEX sandboxes_idempotency ON sandboxes (team_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sandboxes_state ON sandboxes (state, id);
+CREATE INDEX sandboxes_expires_at ON sandboxes (expires_at) WHERE expires_at IS NOT NULL;
+
+-- An operation outlives its sandbox: no foreign key.
+CREATE TABLE operations (
+    id          BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    sandbox_id  BLOB    NOT NULL CHECK (length(sandbox_id) = 16),
+    kind        TEXT    NOT NULL,
+    status      TEXT    NOT NULL,
+    error       TEXT    CHECK (json_valid(error)),
+    started_at  INTEGER NOT NULL,
+    finished_at INTEGER,
+    CHECK ((status = 'failed') = (error IS NOT NULL))
+) STRICT;
+
+CREATE INDEX operations_sandbox ON operations (sandbox_id, started_at, id);
+CREATE INDEX operations_finished_at ON operations (finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE audit_logs (
+    id         BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    at         INTEGER NOT NULL,
+    actor_kind TEXT    NOT NULL,
+    actor_id   TEXT    NOT NULL,
+    resource   TEXT    NOT NULL,
+    action     TEXT    NOT NULL,
+    outcome    TEXT    NOT NULL,
+    reason     TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX audit_logs_resource ON audit_logs (resource, at, id);

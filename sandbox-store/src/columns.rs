@@ -1,0 +1,92 @@
+//! Values as columns hold them, one newtype for every backend: each backend's schema says which of
+//! its native types stands behind.
+
+use chrono::DateTime;
+use diesel::{
+    deserialize::{self, FromSql, FromSqlRow},
+    expression::AsExpression,
+    serialize::{self, IsNull, Output, ToSql},
+    sql_types::{BigInt, Binary, Text},
+};
+use sandbox_core::{clock::Timestamp, store::StoreError};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// A UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = Binary))]
+pub(crate) struct DbUuid(pub(crate) Uuid);
+
+/// A point in time, whole microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = BigInt))]
+pub(crate) struct DbTime(pub(crate) Timestamp);
+
+/// A JSON document.
+#[derive(Debug, Clone, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = Text))]
+pub(crate) struct DbJson(Value);
+
+impl DbJson {
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, StoreError> {
+        serde_json::to_value(value)
+            .map(Self)
+            .map_err(|error| StoreError::Internal(format!("a value can't be written: {error}")))
+    }
+
+    pub(crate) fn read<T: DeserializeOwned>(self, column: &str) -> Result<T, StoreError> {
+        serde_json::from_value(self.0)
+            .map_err(|error| StoreError::Internal(format!("column `{column}`: {error}")))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+    use diesel::sqlite::Sqlite;
+
+    impl ToSql<Binary, Sqlite> for DbUuid {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            out.set_value(self.0.as_bytes().as_slice());
+            Ok(IsNull::No)
+        }
+    }
+
+    impl FromSql<Binary, Sqlite> for DbUuid {
+        fn from_sql(value: diesel::sqlite::SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
+            let bytes = <Vec<u8> as FromSql<Binary, Sqlite>>::from_sql(value)?;
+            Ok(Self(Uuid::from_slice(&bytes)?))
+        }
+    }
+
+    impl ToSql<BigInt, Sqlite> for DbTime {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            out.set_value(self.0.timestamp_micros());
+            Ok(IsNull::No)
+        }
+    }
+
+    impl FromSql<BigInt, Sqlite> for DbTime {
+        fn from_sql(value: diesel::sqlite::SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
+            let micros = <i64 as FromSql<BigInt, Sqlite>>::from_sql(value)?;
+            DateTime::from_timestamp_micros(micros)
+                .map(Self)
+                .ok_or_else(|| format!("{micros} µs is out of range").into())
+        }
+    }
+
+    impl ToSql<Text, Sqlite> for DbJson {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            out.set_value(self.0.to_string());
+            Ok(IsNull::No)
+        }
+    }
+
+    impl FromSql<Text, Sqlite> for DbJson {
+        fn from_sql(value: diesel::sqlite::SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
+            let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
+            Ok(Self(serde_json::from_str(&text)?))
+        }
+    }
+}

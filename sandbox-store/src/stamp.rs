@@ -1,0 +1,45 @@
+//! The body of every backend, written once and stamped per backend by macros.
+//!
+//! diesel has no asynchronous connection over several backends, and a query's types name its
+//! backend. So what differs (schema, connection, transactions, errors) is handed to the macros, and
+//! what must not differ stands here.
+
+mod rows;
+mod store;
+
+pub(crate) use rows::stamp_rows;
+pub(crate) use store::stamp_store;
+
+use sandbox_core::store::StoreError;
+
+/// A number as a column holds it.
+pub(crate) fn to_column<T, U>(column: &str, value: T) -> Result<U, StoreError>
+where
+    T: Copy + std::fmt::Display,
+    U: TryFrom<T>,
+{
+    U::try_from(value)
+        .map_err(|_| StoreError::Internal(format!("{value} is too large for column `{column}`")))
+}
+
+/// A number as a record holds it.
+pub(crate) fn from_column<T, U>(column: &str, value: T) -> Result<U, StoreError>
+where
+    T: Copy + std::fmt::Display,
+    U: TryFrom<T>,
+{
+    U::try_from(value).map_err(|_| StoreError::Internal(format!("column `{column}` holds {value}")))
+}
+
+/// A name from a fixed list, such as a state.
+pub(crate) fn named<T: Copy>(
+    column: &str,
+    all: &[T],
+    name_of: fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
+    all.iter()
+        .copied()
+        .find(|candidate| name_of(*candidate) == text)
+        .ok_or_else(|| StoreError::Internal(format!("column `{column}` holds `{text}`")))
+}

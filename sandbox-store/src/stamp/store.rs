@@ -1,0 +1,264 @@
+//! The queries, and `Store` over them.
+
+/// Stamps `impl Store` for one backend.
+///
+/// - `schema`: its schema module; besides the tables it has `has_label(key, value)`, the condition
+///   that a sandbox carries a label, since JSON is asked differently everywhere.
+/// - `rows`: the module with its stamped rows.
+/// - `store`: its store, which has
+///   - `async fn commit(&self, Change) -> Result<u64, StoreError>`: applies the change by the
+///     stamped `apply` in one transaction, whole even when the caller goes away meanwhile;
+///   - `async fn reader(&self) -> Result<impl DerefMut<Target = connection>, StoreError>`;
+///   - `fn store_error(&self, Failure) -> StoreError`.
+macro_rules! stamp_store {
+    (
+        store: $store:ty,
+        connection: $connection:ty,
+        backend: $backend:ty,
+        schema: $schema:path,
+        rows: $rows:path $(,)?
+    ) => {
+        use async_trait::async_trait;
+        use diesel::{OptionalExtension, prelude::*};
+        use diesel_async::RunQueryDsl;
+        use sandbox_core::{
+            audit::AuditEntry,
+            clock::Timestamp,
+            id::{OperationId, SandboxId, TeamId},
+            operation::OperationRecord,
+            sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
+            store::{SandboxWrite, Store, StoreError},
+        };
+        use $rows as rows;
+        use $schema as schema;
+
+        use crate::{
+            change::{Change, Failure},
+            columns::{DbTime, DbUuid},
+            stamp::to_column,
+        };
+        use rows::{AuditRow, OperationRow, SandboxRow};
+        use schema::{audit_logs, operations, sandboxes};
+
+        /// Applies a change, inside a transaction. Returns how many records went, for changes that
+        /// remove any number.
+        pub(super) async fn apply(conn: &mut $connection, change: &Change) -> Result<u64, Failure> {
+            match change {
+                Change::Insert(write) => {
+                    diesel::insert_into(sandboxes::table)
+                        .values(SandboxRow::of(&write.record)?)
+                        .execute(conn)
+                        .await?;
+                    beside(conn, &write.operations, write.audit.as_ref()).await?;
+                    Ok(0)
+                }
+                Change::Update(write) => {
+                    let before = write.record.version.checked_sub(1);
+                    let before = before.ok_or(StoreError::Conflict)?;
+                    let there = sandboxes::table
+                        .find(DbUuid(write.record.id.uuid()))
+                        .filter(sandboxes::version.eq(to_column::<_, i64>("version", before)?));
+                    let written = diesel::update(there)
+                        .set(SandboxRow::of(&write.record)?)
+                        .execute(conn)
+                        .await?;
+                    if written == 0 {
+                        return Err(StoreError::Conflict.into());
+                    }
+                    beside(conn, &write.operations, write.audit.as_ref()).await?;
+                    Ok(0)
+                }
+                Change::Remove {
+                    id,
+                    version,
+                    operation,
+                    audit,
+                } => {
+                    let there = sandboxes::table
+                        .find(DbUuid(id.uuid()))
+                        .filter(sandboxes::version.eq(to_column::<_, i64>("version", *version)?));
+                    if diesel::delete(there).execute(conn).await? == 0 {
+                        return Err(StoreError::Conflict.into());
+                    }
+                    beside(conn, operation.as_slice(), Some(audit)).await?;
+                    Ok(0)
+                }
+                Change::RemoveOperations { finished_before } => {
+                    let old = operations::table
+                        .filter(operations::finished_at.lt(DbTime(*finished_before)));
+                    let removed = diesel::delete(old).execute(conn).await?;
+                    Ok(removed as u64)
+                }
+            }
+        }
+
+        /// What goes into the same transaction as a sandbox.
+        async fn beside(
+            conn: &mut $connection,
+            records: &[OperationRecord],
+            audit: Option<&AuditEntry>,
+        ) -> Result<(), Failure> {
+            for operation in records {
+                diesel::insert_into(operations::table)
+                    .values(OperationRow::of(operation)?)
+                    .on_conflict(operations::id)
+                    .do_update()
+                    .set(OperationRow::of(operation)?)
+                    .execute(conn)
+                    .await?;
+            }
+            if let Some(entry) = audit {
+                diesel::insert_into(audit_logs::table)
+                    .values(AuditRow::of(entry))
+                    .execute(conn)
+                    .await?;
+            }
+            Ok(())
+        }
+
+        impl $store {
+            fn found<T>(&self, result: QueryResult<T>) -> Result<T, StoreError> {
+                result.map_err(|error| self.store_error(error.into()))
+            }
+        }
+
+        #[async_trait]
+        impl Store for $store {
+            async fn insert_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
+                self.commit(Change::Insert(write)).await.map(drop)
+            }
+
+            async fn update_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
+                self.commit(Change::Update(write)).await.map(drop)
+            }
+
+            async fn remove_sandbox(
+                &self,
+                id: SandboxId,
+                version: u64,
+                operation: Option<OperationRecord>,
+                audit: AuditEntry,
+            ) -> Result<(), StoreError> {
+                let change = Change::Remove {
+                    id,
+                    version,
+                    operation,
+                    audit,
+                };
+                self.commit(change).await.map(drop)
+            }
+
+            async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
+                let query = sandboxes::table
+                    .find(DbUuid(id.uuid()))
+                    .select(SandboxRow::as_select());
+                let mut conn = self.reader().await?;
+                let row = query.first(&mut *conn).await.optional();
+                self.found(row)?.map(SandboxRow::record).transpose()
+            }
+
+            async fn sandbox_by_idempotency_key(
+                &self,
+                team: TeamId,
+                key: &str,
+            ) -> Result<Option<SandboxRecord>, StoreError> {
+                let query = sandboxes::table
+                    .filter(sandboxes::team_id.eq(DbUuid(team.uuid())))
+                    .filter(sandboxes::idempotency_key.eq(key))
+                    .select(SandboxRow::as_select());
+                let mut conn = self.reader().await?;
+                let row = query.first(&mut *conn).await.optional();
+                self.found(row)?.map(SandboxRow::record).transpose()
+            }
+
+            async fn list_sandboxes(
+                &self,
+                filter: &SandboxFilter,
+                page: PageRequest,
+            ) -> Result<Page<SandboxRecord>, StoreError> {
+                let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX);
+                let mut query = sandboxes::table
+                    .select(SandboxRow::as_select())
+                    .order(sandboxes::id.asc())
+                    // One more than asked for tells whether there is a next page.
+                    .limit(i64::from(limit) + 1)
+                    .into_boxed::<$backend>();
+                if let Some(after) = page.after {
+                    query = query.filter(sandboxes::id.gt(DbUuid(after.uuid())));
+                }
+                if let Some(state) = filter.state {
+                    query = query.filter(sandboxes::state.eq(state.as_str()));
+                }
+                if let Some(template) = &filter.template {
+                    query = query.filter(sandboxes::template.eq(template.as_str()));
+                }
+                for (key, value) in &filter.metadata {
+                    query = query.filter(schema::has_label(key.clone(), value.clone()));
+                }
+                let mut conn = self.reader().await?;
+                let mut rows: Vec<SandboxRow> = self.found(query.load(&mut *conn).await)?;
+                drop(conn);
+                let more = rows.len() > limit as usize;
+                rows.truncate(limit as usize);
+                let items: Vec<SandboxRecord> = rows
+                    .into_iter()
+                    .map(SandboxRow::record)
+                    .collect::<Result<_, _>>()?;
+                let next = items.last().filter(|_| more).map(|last| last.id);
+                Ok(Page { items, next })
+            }
+
+            async fn operation(
+                &self,
+                id: OperationId,
+            ) -> Result<Option<OperationRecord>, StoreError> {
+                let query = operations::table
+                    .find(DbUuid(id.uuid()))
+                    .select(OperationRow::as_select());
+                let mut conn = self.reader().await?;
+                let row = query.first(&mut *conn).await.optional();
+                self.found(row)?.map(OperationRow::record).transpose()
+            }
+
+            async fn last_operation_on(
+                &self,
+                id: SandboxId,
+            ) -> Result<Option<OperationRecord>, StoreError> {
+                let query = operations::table
+                    .filter(operations::sandbox_id.eq(DbUuid(id.uuid())))
+                    .order((operations::started_at.desc(), operations::id.desc()))
+                    .select(OperationRow::as_select());
+                let mut conn = self.reader().await?;
+                let row = query.first(&mut *conn).await.optional();
+                self.found(row)?.map(OperationRow::record).transpose()
+            }
+
+            async fn remove_operations_finished_before(
+                &self,
+                before: Timestamp,
+            ) -> Result<u64, StoreError> {
+                self.commit(Change::RemoveOperations {
+                    finished_before: before,
+                })
+                .await
+            }
+
+            async fn audit_of(
+                &self,
+                resource: &str,
+                limit: u32,
+            ) -> Result<Vec<AuditEntry>, StoreError> {
+                let query = audit_logs::table
+                    .filter(audit_logs::resource.eq(resource))
+                    .order((audit_logs::at.asc(), audit_logs::id.asc()))
+                    .limit(i64::from(limit))
+                    .select(AuditRow::as_select());
+                let mut conn = self.reader().await?;
+                let rows: Vec<AuditRow> = self.found(query.load(&mut *conn).await)?;
+                rows.into_iter().map(AuditRow::entry).collect()
+            }
+        }
+    };
+}
+
+pub(crate) use stamp_store;
