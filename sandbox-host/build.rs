@@ -98,7 +98,9 @@ fn build_agent(out: &Path) -> Result<PathBuf, Box<dyn Error>> {
         "debug-assertions=false",
         "overflow-checks=true",
     ] {
-        cargo.arg("--config").arg(format!("profile.release.{setting}"));
+        cargo
+            .arg("--config")
+            .arg(format!("profile.release.{setting}"));
     }
     let output = cargo
         .output()

@@ -1,5 +1,7 @@
 //! The link between client and agent: connections that break, begin anew, or never answer.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
 mod agent_support;
 
 use std::{
@@ -37,10 +39,8 @@ use tokio_util::codec::{Encoder, Framed};
 
 const LONG: Duration = Duration::from_secs(20);
 
-type ClientCodec = MessageCodec<
-    tarpc::Response<GuestAgentResponse>,
-    tarpc::ClientMessage<GuestAgentRequest>,
->;
+type ClientCodec =
+    MessageCodec<tarpc::Response<GuestAgentResponse>, tarpc::ClientMessage<GuestAgentRequest>>;
 
 fn ping(id: u64) -> tarpc::ClientMessage<GuestAgentRequest> {
     tarpc::ClientMessage::Request(tarpc::Request {
@@ -100,7 +100,11 @@ async fn r16_nothing_runs_before_the_identity_is_there() {
         ..identity()
     };
     assert!(agent.client.identify(poor).await.is_err());
-    assert!(try_exec(&agent.client, ProcessSpec::shell("true")).await.is_err());
+    assert!(
+        try_exec(&agent.client, ProcessSpec::shell("true"))
+            .await
+            .is_err()
+    );
     agent.client.identify(identity()).await.unwrap();
     let output = exec(&agent.client, ProcessSpec::shell("echo $SANDBOX")).await;
     assert_eq!(output.stdout, "yes\n");
@@ -112,7 +116,11 @@ async fn r5_a_reader_that_reconnects_misses_and_doubles_nothing() {
     let mut spec = ProcessSpec::shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done");
     spec.when_full = WhenFull::Wait;
     spec.retain_bytes = 8192;
-    let started = agent.client.start_process(spec, Duration::ZERO).await.unwrap();
+    let started = agent
+        .client
+        .start_process(spec, Duration::ZERO)
+        .await
+        .unwrap();
     let mut collected = Collected::default();
     collected.add(started.output);
     let mut reads = 0;
@@ -133,7 +141,13 @@ async fn r5_a_reader_that_reconnects_misses_and_doubles_nothing() {
             }
             _ => {}
         }
-        collected.add(agent.client.read_output(started.pid, request).await.unwrap());
+        collected.add(
+            agent
+                .client
+                .read_output(started.pid, request)
+                .await
+                .unwrap(),
+        );
     }
     assert!(reads > 10);
     let expected: String = (1..=20000).map(|number| format!("{number}\n")).collect();
@@ -171,7 +185,9 @@ async fn r6_a_lost_connection_aborts_its_writes() {
 async fn r6_a_reader_never_sees_a_mixture() {
     let agent = TestAgent::start().await;
     let path = agent.folder.join("file").to_string_lossy().into_owned();
-    write_file(&agent.client, &path, &[b'0'; 100_000]).await.unwrap();
+    write_file(&agent.client, &path, &[b'0'; 100_000])
+        .await
+        .unwrap();
     let writer = async {
         for round in 1..30u8 {
             let data = vec![b'0' + round % 10; 100_000 + usize::from(round)];
@@ -295,7 +311,10 @@ async fn a_guest_that_never_answers_is_not_waited_for_for_ever() {
     let (_sender, not_running) = watch::channel(None);
     let client = GuestClient::unix(path, not_running);
     let limit = Duration::from_millis(200);
-    assert_eq!(client.wait_ready(limit).await, Err(CallError::NoAnswer(limit)));
+    assert_eq!(
+        client.wait_ready(limit).await,
+        Err(CallError::NoAnswer(limit))
+    );
 }
 
 #[tokio::test]
@@ -318,7 +337,11 @@ async fn a_guest_that_comes_up_late_is_reached_by_the_call_that_waits() {
     let client = GuestClient::new(connector, not_running);
     client.wait_ready(LONG).await.unwrap();
     client.ping().await.unwrap();
-    assert_eq!(attempts.load(Ordering::Relaxed), 6, "one connection for all calls");
+    assert_eq!(
+        attempts.load(Ordering::Relaxed),
+        6,
+        "one connection for all calls"
+    );
 }
 
 #[tokio::test]
@@ -350,7 +373,12 @@ async fn r5_the_number_of_running_processes_has_a_limit_and_ended_ones_are_forgo
         }
     };
     assert_eq!(tokio::time::timeout(LONG, settled).await.unwrap(), 64);
-    assert!(exec(client, ProcessSpec::shell("true")).await.status.success());
+    assert!(
+        exec(client, ProcessSpec::shell("true"))
+            .await
+            .status
+            .success()
+    );
     let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
     assert!(open.count() < 24, "ended processes hold no files");
 }
@@ -359,10 +387,19 @@ async fn r5_the_number_of_running_processes_has_a_limit_and_ended_ones_are_forgo
 async fn orphans_are_reaped() {
     let agent = TestAgent::start().await;
     let line = "for i in 1 2 3 4 5; do (sleep 0.05 &) ; done";
-    assert!(exec(&agent.client, ProcessSpec::shell(line)).await.status.success());
+    assert!(
+        exec(&agent.client, ProcessSpec::shell(line))
+            .await
+            .status
+            .success()
+    );
     let none_left = async {
         let children = format!("/proc/{0}/task/{0}/children", agent.pid());
-        while !std::fs::read_to_string(&children).unwrap().trim().is_empty() {
+        while !std::fs::read_to_string(&children)
+            .unwrap()
+            .trim()
+            .is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

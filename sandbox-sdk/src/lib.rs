@@ -1,1 +1,62 @@
-//! Placeholder.
+//! Isolated Linux machines for a Rust app: created in a fraction of a second, used like a child
+//! process, and gone without a trace.
+//!
+//! ```no_run
+//! # #[cfg(feature = "embedded")]
+//! # async fn example() -> Result<(), sandbox_sdk::Error> {
+//! use sandbox_sdk::{Client, EmbeddedConfig};
+//!
+//! let client = Client::embedded(EmbeddedConfig::default()).await?;
+//! let sandbox = client.create().await?;
+//!
+//! let output = sandbox.exec("echo hello from $(uname -s)").await?;
+//! assert_eq!(output.stdout, "hello from Linux\n");
+//!
+//! sandbox.files().write("/tmp/numbers", "3\n1\n2\n").await?;
+//! let sorted = sandbox.exec("sort /tmp/numbers").await?;
+//! assert!(sorted.status.success());
+//!
+//! sandbox.destroy().await?;
+//! client.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! Every sandbox is a real virtual machine with a kernel, memory and disk of its own. It has no
+//! network. A [`Client`] is made by [`Client::embedded`] (feature `embedded`), which runs the
+//! machines from within the app and needs no daemon. Dropping a client or a [`Sandbox`] handle ends
+//! nothing: sandboxes run until they are destroyed, their timeout passes, or the machine goes down,
+//! and a client opened later on the same data folder finds them again.
+
+mod client;
+mod command;
+mod create;
+#[cfg(feature = "embedded")]
+mod embedded;
+mod files;
+mod process;
+mod sandbox;
+
+pub use client::Client;
+pub use command::Command;
+pub use create::Create;
+#[cfg(feature = "embedded")]
+pub use embedded::EmbeddedConfig;
+pub use files::Files;
+pub use process::{Process, ProcessEvent};
+pub use sandbox::Sandbox;
+
+#[cfg(feature = "embedded")]
+pub use sandbox_host::{Check, DoctorReport, Verdict, doctor};
+
+pub use sandbox_core::{
+    error::Error,
+    file::{FileKind, FileStat},
+    guest::GuestError,
+    id::{OperationId, SandboxId},
+    process::{ExecOutput, Exit, ExitStatus, ProcessInfo, PtySize},
+    sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
+    size::{DEFAULT_DISK_SIZE_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, MachineSize},
+};
+
+/// What calls of this crate give.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    audit::Actor,
     clock::Timestamp,
     engine::{Engine, Inner, errors, later},
     error::Error,
@@ -163,7 +164,7 @@ impl Inner {
                     return Err(error);
                 }
             };
-            let stamp = self.stamp(&crate::audit::Actor::system("engine"));
+            let stamp = self.stamp(&Actor::system("engine"));
             let next = match transition(&record, &Change::Use, stamp) {
                 Ok(Transition::Write(write)) => write,
                 Ok(Transition::Remove(_) | Transition::Already(_)) => continue,

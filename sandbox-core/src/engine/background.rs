@@ -8,6 +8,7 @@ use crate::{
     clock::Timestamp,
     engine::{Inner, errors, later},
     error::Error,
+    host::HostReport,
     id::SandboxId,
     reconcile::{HostView, note_unknown, plan},
     sandbox::{PageRequest, SandboxFilter, SandboxRecord},
@@ -15,6 +16,8 @@ use crate::{
 
 /// The pause after a round that failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait for a host's report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What rounds remember of one another. Holding it is the right to make a round.
 #[derive(Debug, Default)]
@@ -92,11 +95,7 @@ impl Inner {
         let mut memory = self.rounds.memory.lock().await;
         // The store first, the host second: see `reconcile`.
         let mut records = self.all_records().await?;
-        let report = self
-            .host
-            .list_sandboxes()
-            .await
-            .map_err(errors::from_host)?;
+        let report = self.report().await?;
         let now = self.now();
         self.note_owners(&mut records, disown, now);
         memory.unknown_since = note_unknown(&memory.unknown_since, &records, &report, now);
@@ -123,6 +122,18 @@ impl Inner {
             actions: actions.len(),
             next_due,
         })
+    }
+
+    /// The host's report. One that hangs must not end the reconciling of everything else.
+    async fn report(&self) -> Result<HostReport, Error> {
+        tokio::select! {
+            biased;
+            report = self.host.list_sandboxes() => report.map_err(errors::from_host),
+            () = self.clock.sleep(REPORT_TIMEOUT) => Err(Error::Unavailable(format!(
+                "the host gave no report within {} s",
+                REPORT_TIMEOUT.as_secs()
+            ))),
+        }
     }
 
     async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {

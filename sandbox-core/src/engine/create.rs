@@ -256,18 +256,21 @@ impl Inner {
             let mut pause = self.config.backoff;
             let mut attempt = 1;
             loop {
-                match self.host.create_sandbox(order.clone()).await {
+                let error = match self.host.create_sandbox(order.clone()).await {
                     Err(error)
                         if errors::worth_repeating(&error)
-                            && attempt < self.config.order_attempts
-                            && !pilot.is_cut() =>
+                            && attempt < self.config.order_attempts =>
                     {
-                        tracing::warn!(sandbox = %order.id, %error, "create not done; trying again");
+                        error
                     }
                     other => return other,
+                };
+                tracing::warn!(sandbox = %order.id, %error, "create not done; trying again");
+                self.clock.sleep(pause).await;
+                if pilot.is_cut() {
+                    return Err(error);
                 }
                 attempt += 1;
-                self.clock.sleep(pause).await;
                 pause *= 2;
             }
         };

@@ -4,6 +4,7 @@ use std::{future::Future, pin::pin, time::Duration};
 
 use crate::{
     audit::Actor,
+    clock::Timestamp,
     engine::{Inner, errors, later},
     error::Error,
     id::OperationId,
@@ -85,7 +86,7 @@ impl<'a> Lease<'a> {
 
     async fn extend(
         &mut self,
-        lease_until: crate::clock::Timestamp,
+        lease_until: Timestamp,
         generation_min: u64,
     ) -> Result<(), Unfinished> {
         self.write(&Change::ExtendLease {
@@ -124,7 +125,7 @@ impl<'a> Lease<'a> {
                         }
                         Err(other) => return Err(other),
                     }
-                    errors::from_store(StoreError::Conflict)
+                    Error::Conflict(self.record.id)
                 }
                 Err(error) => errors::from_store(error),
             };

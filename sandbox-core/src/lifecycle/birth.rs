@@ -9,7 +9,7 @@ use crate::{
     lifecycle::Stamp,
     name::TemplateName,
     operation::{Operation, OperationKind, OperationRecord, OperationStatus},
-    sandbox::{CreateSandbox, SandboxRecord, SandboxState},
+    sandbox::{SandboxRecord, SandboxState},
     size::MachineSize,
     store::SandboxWrite,
 };
@@ -40,22 +40,6 @@ impl NewSandbox {
             && self.timeout_sec == record.timeout_sec
             && self.metadata == record.metadata
             && self.env == record.env
-    }
-}
-
-impl From<&SandboxRecord> for CreateSandbox {
-    /// The request that would make such a sandbox again, without its idempotency key.
-    fn from(record: &SandboxRecord) -> Self {
-        Self {
-            template: Some(record.template.as_str().to_owned()),
-            vcpus: Some(record.size.vcpus),
-            memory_mb: Some(record.size.memory_mb),
-            disk_size_mb: Some(record.size.disk_size_mb),
-            timeout_sec: record.timeout_sec,
-            metadata: record.metadata.clone(),
-            env: record.env.clone(),
-            idempotency_key: None,
-        }
     }
 }
 

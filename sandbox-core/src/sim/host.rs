@@ -62,6 +62,7 @@ struct State {
     ended: BTreeMap<SandboxId, u64>,
     faults: Vec<(Call, When, HostError, Times)>,
     delays: BTreeMap<Call, Duration>,
+    transits: BTreeMap<Call, Duration>,
     counts: BTreeMap<Call, u64>,
 }
 
@@ -112,9 +113,21 @@ impl SimHost {
         self.shared.lock().delays.insert(call, duration);
     }
 
+    /// Such orders are on their way for this long before the host knows of them, until
+    /// [`heal`](Self::heal). Works for creating and destroying.
+    pub fn delay_delivery(&self, call: Call, duration: Duration) {
+        self.shared.lock().transits.insert(call, duration);
+    }
+
+    /// The host forgets which machines it was told to end.
+    pub fn forget_ended(&self) {
+        self.shared.lock().ended.clear();
+    }
+
     /// Ends all faults and delays.
     pub fn heal(&self) {
         let mut state = self.shared.lock();
+        state.transits.clear();
         state.faults.clear();
         state.delays.clear();
     }
@@ -160,7 +173,7 @@ impl SimHost {
 
     /// The host's process dies and starts again: machines go on, half-made ones stay half-made.
     pub fn restart(&self) {
-        self.shared.lock().ended.clear();
+        self.forget_ended();
         self.shared.sequence.send_replace(0);
     }
 }
@@ -233,6 +246,13 @@ impl Shared {
     pub(super) fn enter(&self, call: Call) -> Result<(), HostError> {
         *self.lock().counts.entry(call).or_default() += 1;
         self.fault(call, When::Before)
+    }
+
+    async fn travel(&self, call: Call) {
+        let transit = self.lock().transits.get(&call).copied();
+        if let Some(transit) = transit {
+            self.clock.sleep(transit).await;
+        }
     }
 
     pub(super) async fn linger(&self, call: Call) {
@@ -339,6 +359,7 @@ impl Host for SimHost {
 
     async fn create_sandbox(&self, order: HostCreate) -> Result<(), HostError> {
         let shared = &self.shared;
+        shared.travel(Call::Create).await;
         shared.enter(Call::Create)?;
         match shared.admit(&order)? {
             Admitted::Ready => {}
@@ -352,6 +373,7 @@ impl Host for SimHost {
 
     async fn destroy_sandbox(&self, id: SandboxId, generation: u64) -> Result<(), HostError> {
         let shared = &self.shared;
+        shared.travel(Call::Destroy).await;
         shared.enter(Call::Destroy)?;
         shared.linger(Call::Destroy).await;
         {

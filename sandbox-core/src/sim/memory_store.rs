@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -30,6 +31,7 @@ struct Tables {
     audit: Vec<AuditEntry>,
     transactions: u64,
     faults: Vec<Fault>,
+    latency: Duration,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,11 @@ impl MemoryStore {
         self.lock().faults.clear();
     }
 
+    /// From now on each call takes this long before its transaction.
+    pub fn slow_down(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
     /// All operations, oldest first.
     #[must_use]
     pub fn all_operations(&self) -> Vec<OperationRecord> {
@@ -83,16 +90,28 @@ impl MemoryStore {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read<T>(&self, query: impl FnOnce(&Tables) -> T) -> T {
+    /// A real store never answers within the caller's turn.
+    async fn travel(&self) {
+        let latency = self.lock().latency;
+        if latency.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    async fn read<T>(&self, query: impl FnOnce(&Tables) -> T) -> T {
+        self.travel().await;
         let mut tables = self.lock();
         tables.transactions += 1;
         query(&tables)
     }
 
-    fn write<T>(
+    async fn write<T>(
         &self,
         change: impl FnOnce(&mut Tables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.travel().await;
         let mut tables = self.lock();
         tables.transactions += 1;
         match tables.faults.pop() {
@@ -144,6 +163,7 @@ impl Store for MemoryStore {
             tables.audit.extend(write.audit);
             Ok(())
         })
+        .await
     }
 
     async fn update_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
@@ -155,6 +175,7 @@ impl Store for MemoryStore {
             tables.audit.extend(write.audit);
             Ok(())
         })
+        .await
     }
 
     async fn remove_sandbox(
@@ -171,10 +192,11 @@ impl Store for MemoryStore {
             tables.audit.push(audit);
             Ok(())
         })
+        .await
     }
 
     async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
-        Ok(self.read(|tables| tables.sandboxes.get(&id).cloned()))
+        Ok(self.read(|tables| tables.sandboxes.get(&id).cloned()).await)
     }
 
     async fn sandbox_by_idempotency_key(
@@ -182,15 +204,17 @@ impl Store for MemoryStore {
         team: TeamId,
         key: &str,
     ) -> Result<Option<SandboxRecord>, StoreError> {
-        Ok(self.read(|tables| {
-            tables
-                .sandboxes
-                .values()
-                .find(|record| {
-                    record.team_id == team && record.idempotency_key.as_deref() == Some(key)
-                })
-                .cloned()
-        }))
+        Ok(self
+            .read(|tables| {
+                tables
+                    .sandboxes
+                    .values()
+                    .find(|record| {
+                        record.team_id == team && record.idempotency_key.as_deref() == Some(key)
+                    })
+                    .cloned()
+            })
+            .await)
     }
 
     async fn list_sandboxes(
@@ -198,41 +222,47 @@ impl Store for MemoryStore {
         filter: &SandboxFilter,
         page: PageRequest,
     ) -> Result<Page<SandboxRecord>, StoreError> {
-        Ok(self.read(|tables| {
-            let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX) as usize;
-            let mut items: Vec<SandboxRecord> = tables
-                .sandboxes
-                .values()
-                .filter(|record| page.after.is_none_or(|after| record.id > after))
-                .filter(|record| filter.matches(record))
-                .take(limit + 1)
-                .cloned()
-                .collect();
-            let more = items.len() > limit;
-            items.truncate(limit);
-            Page {
-                next: items.last().filter(|_| more).map(|record| record.id),
-                items,
-            }
-        }))
+        Ok(self
+            .read(|tables| {
+                let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX) as usize;
+                let mut items: Vec<SandboxRecord> = tables
+                    .sandboxes
+                    .values()
+                    .filter(|record| page.after.is_none_or(|after| record.id > after))
+                    .filter(|record| filter.matches(record))
+                    .take(limit + 1)
+                    .cloned()
+                    .collect();
+                let more = items.len() > limit;
+                items.truncate(limit);
+                Page {
+                    next: items.last().filter(|_| more).map(|record| record.id),
+                    items,
+                }
+            })
+            .await)
     }
 
     async fn operation(&self, id: OperationId) -> Result<Option<OperationRecord>, StoreError> {
-        Ok(self.read(|tables| tables.operations.get(&id).cloned()))
+        Ok(self
+            .read(|tables| tables.operations.get(&id).cloned())
+            .await)
     }
 
     async fn last_operation_on(
         &self,
         id: SandboxId,
     ) -> Result<Option<OperationRecord>, StoreError> {
-        Ok(self.read(|tables| {
-            tables
-                .operations
-                .values()
-                .filter(|operation| operation.sandbox_id == id)
-                .max_by_key(|operation| (operation.started_at, operation.id))
-                .cloned()
-        }))
+        Ok(self
+            .read(|tables| {
+                tables
+                    .operations
+                    .values()
+                    .filter(|operation| operation.sandbox_id == id)
+                    .max_by_key(|operation| (operation.started_at, operation.id))
+                    .cloned()
+            })
+            .await)
     }
 
     async fn remove_operations_finished_before(
@@ -247,20 +277,23 @@ impl Store for MemoryStore {
             });
             Ok((count - tables.operations.len()) as u64)
         })
+        .await
     }
 
     async fn audit_of(&self, resource: &str, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        Ok(self.read(|tables| {
-            let mut entries: Vec<AuditEntry> = tables
-                .audit
-                .iter()
-                .filter(|entry| entry.resource == resource)
-                .cloned()
-                .collect();
-            entries.sort_by_key(|entry| (entry.at, entry.id));
-            entries.truncate(limit as usize);
-            entries
-        }))
+        Ok(self
+            .read(|tables| {
+                let mut entries: Vec<AuditEntry> = tables
+                    .audit
+                    .iter()
+                    .filter(|entry| entry.resource == resource)
+                    .cloned()
+                    .collect();
+                entries.sort_by_key(|entry| (entry.at, entry.id));
+                entries.truncate(limit as usize);
+                entries
+            })
+            .await)
     }
 }
 

@@ -49,7 +49,13 @@ pub(crate) struct Booted {
 }
 
 pub(crate) fn boot() -> Result<Booted, BootError> {
-    mount_on("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID, "mode=755")?;
+    mount_on(
+        "devtmpfs",
+        "/dev",
+        "devtmpfs",
+        MsFlags::MS_NOSUID,
+        "mode=755",
+    )?;
     let closed = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
     mount_on("proc", "/proc", "proc", closed, "")?;
     mount_on("sysfs", "/sys", "sysfs", closed, "")?;
@@ -60,7 +66,13 @@ pub(crate) fn boot() -> Result<Booted, BootError> {
     mount_on(ROOT_DEVICE, NEW_ROOT, "ext4", MsFlags::MS_NOATIME, "")?;
     switch_root()?;
     let tmpfs = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount_on("devpts", "/dev/pts", "devpts", MsFlags::MS_NOSUID, "gid=5,mode=620,ptmxmode=666")?;
+    mount_on(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MsFlags::MS_NOSUID,
+        "gid=5,mode=620,ptmxmode=666",
+    )?;
     mount_on("tmpfs", "/dev/shm", "tmpfs", tmpfs, "mode=1777")?;
     mount_on("tmpfs", "/run", "tmpfs", tmpfs, "mode=755")?;
     if !Path::new("/tmp").exists() {
@@ -225,7 +237,12 @@ fn bring_up_loopback() {
 
 fn try_loopback() -> io::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     // SAFETY: all zero is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -233,8 +250,13 @@ fn try_loopback() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: reads one `ifreq` with a terminated name.
-    let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,11 +1,7 @@
 //! The cgroup that everything but the agent lives in, so that neither a fork bomb nor a memory hog
 //! can take the agent's place.
 
-use std::{
-    fs, io,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{fs, io, os::fd::OwnedFd, path::Path};
 
 use super::sys;
 

@@ -1,10 +1,6 @@
 //! Makes a clone an individual (R16): random pool, clock, host name, machine ID.
 
-use std::{
-    fs, io,
-    os::fd::AsRawFd,
-    path::Path,
-};
+use std::{fs, io, os::fd::AsRawFd, path::Path};
 
 use nix::{sys::time::TimeSpec, time::ClockId};
 use sandbox_core::guest::GuestError;
@@ -136,11 +132,26 @@ mod tests {
     fn r16_an_identity_without_enough_entropy_or_a_name_is_refused() {
         assert_eq!(check(&identity()), Ok(()));
         for wrong in [
-            Identity { entropy: vec![1; 31].into(), ..identity() },
-            Identity { hostname: String::new(), ..identity() },
-            Identity { hostname: "a b".into(), ..identity() },
-            Identity { hostname: "x\n".into(), ..identity() },
-            Identity { unix_time_us: 0, ..identity() },
+            Identity {
+                entropy: vec![1; 31].into(),
+                ..identity()
+            },
+            Identity {
+                hostname: String::new(),
+                ..identity()
+            },
+            Identity {
+                hostname: "a b".into(),
+                ..identity()
+            },
+            Identity {
+                hostname: "x\n".into(),
+                ..identity()
+            },
+            Identity {
+                unix_time_us: 0,
+                ..identity()
+            },
         ] {
             assert!(check(&wrong).is_err(), "{wrong:?}");
         }

@@ -44,25 +44,30 @@ pub fn main() -> ExitCode {
 }
 
 /// Says something where a person will see it: the VM's console.
-#[expect(clippy::print_stderr, reason = "stderr is the console, and there is no log")]
+#[expect(
+    clippy::print_stderr,
+    reason = "stderr is the console, and there is no log"
+)]
 fn complain(what: &str) {
     eprintln!("sandbox-agent: {what}");
 }
 
 fn run_as_init() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| complain(&format!("bug: {panic}"))));
-    let result = boot::boot().map_err(|error| error.to_string()).and_then(|booted| {
-        block_on(async move {
-            let port = port::PortStream::open(&booted.port)?;
-            let agent = Arc::new(Agent::new(Processes::new(booted.cgroup)?, true));
-            let signals = power::watch_signals(Arc::clone(&agent))?;
-            tokio::select! {
-                result = serve::serve_port(&agent, port) => result,
-                result = signals => result,
-            }
-        })
-        .map_err(|error| format!("cannot serve the host: {error}"))
-    });
+    let result = boot::boot()
+        .map_err(|error| error.to_string())
+        .and_then(|booted| {
+            block_on(async move {
+                let port = port::PortStream::open(&booted.port)?;
+                let agent = Arc::new(Agent::new(Processes::new(booted.cgroup)?, true));
+                let signals = power::watch_signals(Arc::clone(&agent))?;
+                tokio::select! {
+                    result = serve::serve_port(&agent, port) => result,
+                    result = signals => result,
+                }
+            })
+            .map_err(|error| format!("cannot serve the host: {error}"))
+        });
     if let Err(problem) = result {
         complain(&problem);
     }

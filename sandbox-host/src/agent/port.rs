@@ -52,10 +52,8 @@ impl PortStream {
 
     fn new(port: OwnedFd) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let events = EpollFlags::EPOLLIN
-            | EpollFlags::EPOLLOUT
-            | EpollFlags::EPOLLHUP
-            | EpollFlags::EPOLLET;
+        let events =
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLET;
         epoll.add(&port, EpollEvent::new(events, 0))?;
         let watch = sys::watch_reads(epoll.0)?;
         Ok(Self { port, watch })

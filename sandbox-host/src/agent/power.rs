@@ -37,9 +37,7 @@ pub(crate) fn block_signals() -> io::Result<()> {
 }
 
 /// Reaps children and obeys requests to end. Ends itself only where this is not PID 1.
-pub(crate) fn watch_signals(
-    agent: Arc<Agent>,
-) -> io::Result<impl Future<Output = io::Result<()>>> {
+pub(crate) fn watch_signals(agent: Arc<Agent>) -> io::Result<impl Future<Output = io::Result<()>>> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = sys::watch(SignalFd::with_flags(&watched(), flags)?)?;
     Ok(async move {
@@ -75,4 +73,3 @@ pub(crate) fn power_off(after: After) -> ! {
     // The end of PID 1 is a kernel panic, which the host sees too.
     std::process::exit(1)
 }
-

@@ -271,7 +271,7 @@ async fn boot_and_save(folder: &Path) -> Result<(), HostError> {
     saved
         .await
         .map_err(|error| failed("saving the state", &error))?;
-    std::fs::remove_file(sockets.path(STATE_SOCKET)).map_err(|error| failed("its folder", &error))
+    fs::remove_file(sockets.path(STATE_SOCKET)).map_err(|error| failed("its folder", &error))
 }
 
 /// Takes one stream to a file and brings it to disk.

@@ -1,5 +1,11 @@
 //! An agent in a temporary folder, that ends with its test.
-#![allow(dead_code, clippy::allow_attributes, reason = "not every test target uses all of it")]
+
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "not every test target uses all of it"
+)]
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -64,7 +70,10 @@ impl Drop for TestAgent {
         // Its children come to it and have no terminal: they are found as its children.
         let tasks = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(tasks).unwrap_or_default();
-        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        for pid in children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+        {
             let _ = nix::sys::signal::killpg(
                 nix::unistd::Pid::from_raw(pid),
                 nix::sys::signal::SIGKILL,

@@ -258,3 +258,115 @@ async fn a_store_that_fails_at_any_write_of_a_destroy_only_delays_it() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_to_create_that_arrives_after_the_destroy_is_refused_by_its_generation() {
+    let world = World::new().await;
+    world.host.delay(Call::Create, Duration::from_millis(100));
+    world.host.delay_delivery(Call::Create, SECOND * 5);
+    let begun = world
+        .engine
+        .begin_create(CreateSandbox::default(), &Actor::app())
+        .await
+        .unwrap();
+    world.sleep(SECOND).await;
+    let never = async {
+        for _ in 0..10_000 {
+            assert_eq!(world.host.machines(), vec![]);
+            world.sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (destroyed, ()) = tokio::join!(world.destroy(begun.record.id), never);
+    assert_eq!(destroyed, Ok(()));
+    world.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_comes_up_after_its_destroy_is_ended_at_once() {
+    for transit_sec in [5, 100] {
+        let world = World::new().await;
+        world
+            .host
+            .delay_delivery(Call::Create, SECOND * transit_sec);
+        let begun = world
+            .engine
+            .begin_create(CreateSandbox::default(), &Actor::app())
+            .await
+            .unwrap();
+        let forget = async {
+            world
+                .sleep(SECOND * transit_sec - Duration::from_millis(500))
+                .await;
+            world.host.forget_ended();
+        };
+        let (destroyed, ()) = tokio::join!(world.destroy(begun.record.id), forget);
+        assert_eq!(destroyed, Ok(()));
+        world.sleep(SECOND).await;
+        assert_eq!(world.host.count(Call::Create), 1);
+        world.assert_nothing_left();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destroy_that_succeeds_has_seen_the_end_of_the_create_that_it_cut_short() {
+    let world = World::new().await;
+    world.host.delay_delivery(Call::Create, SECOND * 5);
+    let begun = world
+        .engine
+        .begin_create(CreateSandbox::default(), &Actor::app())
+        .await
+        .unwrap();
+    let trouble = async {
+        world.sleep(SECOND * 4).await;
+        world.host.forget_ended();
+        // The create's own clean-up fails as often as it tries.
+        for _ in 0..world.config.order_attempts {
+            world.host.fail(Call::Destroy, When::Before, unavailable());
+        }
+    };
+    let (destroyed, ()) = tokio::join!(world.destroy(begun.record.id), trouble);
+    assert_eq!(destroyed, Ok(()));
+    world.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_was_cut_short_gives_no_more_orders() {
+    let config = EngineConfig {
+        backoff: SECOND * 2,
+        ..EngineConfig::DEFAULT
+    };
+    let world = World::with(config).await;
+    world
+        .host
+        .fail_always(Call::Create, When::Before, unavailable());
+    let begun = world
+        .engine
+        .begin_create(CreateSandbox::default(), &Actor::app())
+        .await
+        .unwrap();
+    world.sleep(SECOND).await;
+    world.destroy(begun.record.id).await.unwrap();
+    world.sleep(SECOND * 20).await;
+    assert_eq!(world.host.count(Call::Create), 1);
+    world.assert_nothing_left();
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_take_up_an_abandoned_destroy_share_it() {
+    let world = World::still().await;
+    let id = world.create().await.unwrap().id;
+    world.host.delay(Call::Destroy, SECOND * 5);
+    abandon(SECOND, world.destroy(id)).await;
+    world.engine.crash();
+    let engine = world.assembled().await;
+    let before = world.host.count(Call::Destroy);
+    let actor = Actor::app();
+    let (first, second, third) = tokio::join!(
+        engine.destroy(id, &actor),
+        engine.destroy(id, &actor),
+        engine.destroy(id, &actor)
+    );
+    assert_eq!((first, second, third), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(world.host.count(Call::Destroy) - before, 1);
+    world.assert_nothing_left();
+}

@@ -156,6 +156,36 @@ async fn a_command_whose_caller_has_gone_never_waits_for_a_reader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_reads_for_a_caller_who_has_gone() {
+    let world = World::new().await;
+    let id = world.create().await.unwrap().id;
+    let spec = ProcessSpec::shell("sleep 1000");
+    abandon(SECOND * 15, world.engine.exec(id, spec)).await;
+    world.sleep(SECOND).await;
+    let before = world.host.count(Call::Guest);
+    world.sleep(SECOND * 100).await;
+    assert_eq!(world.host.count(Call::Guest), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_beyond_the_bound_runs_at_its_own_pace() {
+    let config = EngineConfig {
+        exec_output_max_bytes: 100_000,
+        ..EngineConfig::default()
+    };
+    let world = World::with(config).await;
+    let id = world.create().await.unwrap().id;
+    let output = world
+        .engine
+        .exec(id, ProcessSpec::shell("spew 100000000"))
+        .await
+        .unwrap();
+    assert_eq!(output.dropped_bytes, 99_900_000);
+    // At the pace of its reader it would take 200.
+    assert!(world.host.count(Call::Guest) < 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn r8_a_long_command_is_use_and_a_background_process_is_not() {
     let world = World::new().await;
     let id = world.create_with(lasting(2)).await.unwrap().id;

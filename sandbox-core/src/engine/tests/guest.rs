@@ -53,19 +53,22 @@ async fn r8_pings_and_use_push_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn r8_a_ping_that_succeeds_is_never_followed_by_its_expiry() {
-    // Pings at every millisecond around the deadline: each either keeps the sandbox, or is told.
+    // Pings at every millisecond around the deadline, over a store slow enough for all orders of
+    // reads and writes: each either keeps the sandbox, or is told.
     let (mut kept, mut refused) = (0, 0);
-    for offset_ms in 0..40 {
+    for offset_ms in 0..60 {
         let world = World::new().await;
         let id = world.create_with(lasting(2)).await.unwrap().id;
-        world.sleep(Duration::from_millis(1980 + offset_ms)).await;
+        world.sleep(Duration::from_millis(1960 + offset_ms)).await;
+        world.store.slow_down(Duration::from_millis(7));
         match world.engine.ping(id).await {
             Ok(record) => {
                 kept += 1;
                 let until = record.expires_at.unwrap();
                 while world.clock.now() + chrono::TimeDelta::milliseconds(10) < until {
-                    let state = world.state(id);
-                    assert_eq!(state, Some(SandboxState::Running), "{offset_ms} ms");
+                    let stored = world.stored(id).unwrap();
+                    assert_eq!(stored.operation, None, "{offset_ms} ms");
+                    assert_eq!(stored.state, SandboxState::Running, "{offset_ms} ms");
                     world.sleep(Duration::from_millis(10)).await;
                 }
             }
@@ -76,6 +79,35 @@ async fn r8_a_ping_that_succeeds_is_never_followed_by_its_expiry() {
         world.assert_nothing_left();
     }
     assert!(kept > 10 && refused > 10, "{kept} kept, {refused} refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r8_pings_at_the_same_moment_all_push() {
+    let world = World::new().await;
+    let id = world.create_with(lasting(600)).await.unwrap().id;
+    world.store.slow_down(Duration::from_millis(3));
+    world.sleep(SECOND * 5).await;
+    let pings = (0..8).map(|_| world.engine.ping(id));
+    let started = world.clock.now();
+    for pinged in futures::future::join_all(pings).await {
+        let expires_at = pinged.unwrap().expires_at.unwrap();
+        assert!((expires_at - started).num_seconds() >= 600);
+    }
+    let stored = world.stored(id).unwrap().expires_at.unwrap();
+    assert!((stored - started).num_seconds() >= 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r8_a_sandbox_that_was_slow_to_start_expires_on_time_too() {
+    let world = World::new().await;
+    // Its machine shows a while before its record says that it runs.
+    for _ in 0..2 {
+        world.host.fail(Call::Create, When::After, unavailable());
+    }
+    let id = world.create_with(lasting(1)).await.unwrap().id;
+    world
+        .within(SECOND * 2, "it expires", |world| world.stored(id).is_none())
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ enum Step {
     HostFault(Call, When, bool),
     HostDelay(Call, u64),
     StoreFault(bool),
+    StoreLatency(u64),
     Heal,
     Sleep(u64),
     Crash,
@@ -55,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (call(), when(), any::<bool>()).prop_map(|(c, w, again)| Step::HostFault(c, w, again)),
         2 => (call(), 0..20_000u64).prop_map(|(call, ms)| Step::HostDelay(call, ms)),
         3 => any::<bool>().prop_map(Step::StoreFault),
+        1 => (0..300u64).prop_map(Step::StoreLatency),
         1 => Just(Step::Heal),
         5 => (0..15_000u64).prop_map(Step::Sleep),
         2 => Just(Step::Crash),
@@ -67,8 +69,8 @@ impl World {
         records.get(which).map(|record| record.id)
     }
 
-    async fn take(&mut self, step: &Step) {
-        let engine = self.engine.clone();
+    /// Takes a step; calls go to the engine that is given, crashes strike the world's own.
+    async fn take(&mut self, step: &Step, engine: Engine) {
         let actor = Actor::app();
         match step.clone() {
             Step::Create { key, timeout_sec } => {
@@ -130,6 +132,7 @@ impl World {
             Step::HostDelay(call, ms) => self.host.delay(call, Duration::from_millis(ms)),
             Step::StoreFault(lost) if lost => self.store.lose_next_reply(),
             Step::StoreFault(_) => self.store.fail_next_write(),
+            Step::StoreLatency(ms) => self.store.slow_down(Duration::from_millis(ms)),
             Step::Heal => {
                 self.host.heal();
                 self.store.heal();
@@ -153,6 +156,7 @@ impl World {
     async fn quiesce(&self) {
         self.host.heal();
         self.store.heal();
+        self.store.slow_down(Duration::ZERO);
         self.sleep(SECOND * 300).await;
     }
 
@@ -191,28 +195,49 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn any_life_ends_settled_and_everything_can_be_destroyed(
-        steps in prop::collection::vec(step(), 1..60),
+        steps in prop::collection::vec(step(), 1..40),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut world = World::new().await;
-            for step in &steps {
-                world.take(step).await;
-            }
-            world.quiesce().await;
-            world.assert_settled();
-            for record in world.store.all_sandboxes() {
-                world.destroy(record.id).await.unwrap();
-            }
-            world.assert_nothing_left();
-        });
+        live(EngineConfig::DEFAULT, &steps);
     }
+
+    #[test]
+    fn any_life_under_two_engines_ends_settled_too(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let shared = EngineConfig {
+            sole_owner: false,
+            ..EngineConfig::DEFAULT
+        };
+        live(shared, &steps);
+    }
+}
+
+fn live(config: EngineConfig, steps: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut world = World::with(config).await;
+        let second = match config.sole_owner {
+            true => None,
+            false => Some(world.another(config).await),
+        };
+        for (number, step) in steps.iter().enumerate() {
+            let engine = second.as_ref().filter(|_| number % 2 == 0);
+            let engine = engine.unwrap_or(&world.engine).clone();
+            world.take(step, engine).await;
+        }
+        world.quiesce().await;
+        world.assert_settled();
+        for record in world.store.all_sandboxes() {
+            world.destroy(record.id).await.unwrap();
+        }
+        world.assert_nothing_left();
+    });
 }

@@ -1,5 +1,10 @@
 use super::*;
-use crate::sim::{Call, When};
+use crate::{
+    operation::OperationKind,
+    reconcile::Action,
+    sim::{Call, When},
+    store::Store,
+};
 
 const SHARED: EngineConfig = EngineConfig {
     sole_owner: false,
@@ -183,6 +188,20 @@ async fn rounds_go_on_after_the_host_or_the_store_failed_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_whose_report_hangs_does_not_end_the_reconciling() {
+    let world = World::new().await;
+    let id = world.create_with(lasting(20)).await.unwrap().id;
+    world.host.delay(Call::List, SECOND * 100_000);
+    world.sleep(SECOND * 10).await;
+    world.host.heal();
+    world
+        .within(SECOND * 60, "it expires", |world| {
+            world.stored(id).is_none()
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_engine_does_not_start_over_a_host_or_store_that_does_not_answer() {
     let world = World::new().await;
     for call in [Call::Hello, Call::List] {
@@ -232,4 +251,79 @@ async fn trap_1_sandboxes_that_start_during_a_slow_report_are_never_called_stopp
         }
         assert!(world.stored(id).is_some());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r35_an_action_that_was_planned_on_an_older_version_is_void() {
+    let world = World::still().await;
+    let planned = world.create_with(lasting(600)).await.unwrap();
+    let id = planned.id;
+    world.sleep(SECOND * 2).await;
+    world.engine.ping(id).await.unwrap();
+    let current = world.stored(id).unwrap();
+    assert!(current.version > planned.version);
+    let version = planned.version;
+    let in_flight = |kind| {
+        let mut record = planned.clone();
+        record.operation = Some(crate::operation::Operation {
+            id: OperationId::from_uuid(uuid::Uuid::from_u128(5)),
+            kind,
+            started_at: record.created_at,
+            lease_until: record.created_at,
+        });
+        record.state = SandboxState::Pending;
+        record
+    };
+    let actions = [
+        (
+            Action::MarkStopped {
+                id,
+                version,
+                reason: "it ended".to_owned(),
+            },
+            planned.clone(),
+        ),
+        (Action::Expire { id, version }, planned.clone()),
+        (
+            Action::CleanUp {
+                id,
+                version,
+                generation: 1,
+            },
+            planned.clone(),
+        ),
+        (
+            Action::CompleteCreate { id, version },
+            in_flight(OperationKind::Create),
+        ),
+        (
+            Action::UndoCreate { id, version },
+            in_flight(OperationKind::Create),
+        ),
+        (
+            Action::RedoDestroy { id, version },
+            in_flight(OperationKind::Destroy),
+        ),
+    ];
+    for (action, record) in actions {
+        let inner = &world.engine.inner;
+        inner.repair(&action, Some(&record)).await.unwrap();
+        inner.tasks.idle().await;
+        assert_eq!(world.stored(id).unwrap(), current, "{action}");
+        assert_eq!(world.host.machines().len(), 1, "{action}");
+    }
+    // Nor is a machine destroyed as unknown that has become known.
+    let action = Action::DestroyUnknown { id, generation: 1 };
+    world.engine.inner.repair(&action, None).await.unwrap();
+    world.engine.inner.tasks.idle().await;
+    assert_eq!(world.host.machines().len(), 1);
+    assert_eq!(
+        world
+            .store
+            .audit_of(&id.to_string(), 10)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
 }

@@ -1,9 +1,9 @@
-//! What every [`Store`] owes, as one test per promise.
+//! What every [`Store`](crate::store::Store) owes, as one test per promise.
 //!
 //! [`store_contract!`](crate::store_contract) stamps a `#[tokio::test]` for each of them over a
 //! factory: an `async fn` that returns an empty store and whatever must live as long as it does.
 //!
-//! ```ignore
+//! ```text
 //! async fn fresh() -> (Arc<dyn Store>, TempDir) { … }
 //! sandbox_core::store_contract!(fresh);
 //! ```

@@ -14,13 +14,11 @@ const PAGE_MAX: usize = 1000;
 
 /// Names behind `after` in the order of their bytes, as they are shown. Holds no more than a page
 /// at a time, however large the directory is.
-pub(crate) fn list_dir(
-    path: &str,
-    after: Option<&str>,
-    limit: u32,
-) -> Result<DirPage, GuestError> {
+pub(crate) fn list_dir(path: &str, after: Option<&str>, limit: u32) -> Result<DirPage, GuestError> {
     let folder = checked(path)?;
-    let limit = usize::try_from(limit).unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+    let limit = usize::try_from(limit)
+        .unwrap_or(PAGE_MAX)
+        .clamp(1, PAGE_MAX);
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error)

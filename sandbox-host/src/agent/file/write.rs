@@ -204,7 +204,11 @@ impl Drop for Write {
 fn next_run(offset: u64, data: &[u8]) -> (usize, bool) {
     // Fits: the remainder is below a block.
     let into_block = (offset % BLOCK_BYTES as u64) as usize;
-    let first = if into_block == 0 { BLOCK_BYTES } else { BLOCK_BYTES - into_block };
+    let first = if into_block == 0 {
+        BLOCK_BYTES
+    } else {
+        BLOCK_BYTES - into_block
+    };
     let zero_block = |at: usize, length: usize| {
         length == BLOCK_BYTES
             && data

@@ -38,7 +38,10 @@ pub(crate) struct ChildPlan<'a> {
 }
 
 impl<'a> ChildPlan<'a> {
-    #[expect(clippy::too_many_arguments, reason = "one caller, and each is a part of the plan")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller, and each is a part of the plan"
+    )]
     pub(crate) fn new(
         programs: &'a [CString],
         args: &'a [CString],
@@ -233,11 +236,9 @@ unsafe extern "C" fn child_main(argument: *mut c_void) -> ! {
 
 /// # Safety
 /// As for [`child_main`].
-unsafe fn become_program(
-    plan: &ChildPlan<'_>,
-) -> Result<std::convert::Infallible, (Step, c_int)> {
+unsafe fn become_program(plan: &ChildPlan<'_>) -> Result<std::convert::Infallible, (Step, c_int)> {
     let session = |result| check(Step::Session, result);
-    // SAFETY, for every block below: plain system calls on valid descriptors, terminated strings and
+    // SAFETY: here and below, plain system calls on valid descriptors, terminated strings and
     // terminated lists. User and group calls are made directly, since libc's would also change the
     // agent, whose memory this is.
     unsafe {
@@ -262,8 +263,18 @@ unsafe fn become_program(
                 user.groups.len(),
                 user.groups.as_ptr(),
             ))?;
-            user_step(libc::syscall(libc::SYS_setresgid, user.gid, user.gid, user.gid))?;
-            user_step(libc::syscall(libc::SYS_setresuid, user.uid, user.uid, user.uid))?;
+            user_step(libc::syscall(
+                libc::SYS_setresgid,
+                user.gid,
+                user.gid,
+                user.gid,
+            ))?;
+            user_step(libc::syscall(
+                libc::SYS_setresuid,
+                user.uid,
+                user.uid,
+                user.uid,
+            ))?;
         }
     }
     let mut entered = Err((Step::Directory, libc::ENOENT));

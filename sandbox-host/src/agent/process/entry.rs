@@ -323,8 +323,7 @@ impl Entry {
         }
         self.room.notify_waiters();
         let something = |state: &State| {
-            state.log.end() > request.offset
-                || state.exit_at.is_some_and(|at| request.offset >= at)
+            state.log.end() > request.offset || state.exit_at.is_some_and(|at| request.offset >= at)
         };
         self.wait_until(Duration::from_millis(request.wait_ms.into()), something)
             .await;

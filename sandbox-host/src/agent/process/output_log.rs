@@ -100,7 +100,9 @@ impl OutputLog {
     pub(crate) fn append(&mut self, stream: OutputStream, data: &[u8]) {
         self.end += data.len() as u64;
         // What would be dropped at once is not copied either.
-        let kept = data.len().min(usize::try_from(self.retain).unwrap_or(usize::MAX));
+        let kept = data
+            .len()
+            .min(usize::try_from(self.retain).unwrap_or(usize::MAX));
         let kept = &data[data.len() - kept..];
         if kept.len() < data.len() {
             self.runs.clear();

@@ -61,15 +61,15 @@ pub(crate) fn spawn(
     let c_strings = |texts: Vec<String>, what: &str| {
         texts
             .into_iter()
-            .map(|text| {
-                CString::new(text).map_err(|_| failed(format!("{what} holds a NUL byte")))
-            })
+            .map(|text| CString::new(text).map_err(|_| failed(format!("{what} holds a NUL byte"))))
             .collect::<Result<Vec<CString>, _>>()
     };
     let programs = c_strings(programs, "the program's name")?;
     let args = c_strings(args, "an argument")?;
     let env = c_strings(
-        env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        env.iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
         "an environment variable",
     )?;
     let directories = match &spec.cwd {

@@ -349,4 +349,3 @@ fn feed(input: Arc<AsyncFd<OwnedFd>>, bytes: Bytes) {
 fn raw_pid(pid: u32) -> Pid {
     Pid::from_raw(pid.cast_signed())
 }
-

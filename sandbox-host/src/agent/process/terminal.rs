@@ -16,8 +16,7 @@ pub(crate) fn open(size: PtySize) -> io::Result<(OwnedFd, OwnedFd)> {
     // SAFETY: reads one int from the address given.
     done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
     // SAFETY: takes flags as its argument and returns a new descriptor.
-    let slave =
-        done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) })?;
+    let slave = done(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) })?;
     // SAFETY: the descriptor is new and nobody else's.
     let slave = unsafe { OwnedFd::from_raw_fd(slave) };
     resize(&master, size)?;

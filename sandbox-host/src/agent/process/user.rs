@@ -38,7 +38,10 @@ fn find(wanted: &str, passwd: &str, group: impl FnOnce() -> String) -> Option<Us
         .then(|| wanted.parse().ok())
         .flatten();
     let listed = |matches: &dyn Fn(&User) -> bool| {
-        passwd.lines().filter_map(parse_passwd).find(|user| matches(user))
+        passwd
+            .lines()
+            .filter_map(parse_passwd)
+            .find(|user| matches(user))
     };
     let by_name = listed(&|user| user.name == wanted);
     let mut user = by_name
@@ -47,7 +50,11 @@ fn find(wanted: &str, passwd: &str, group: impl FnOnce() -> String) -> Option<Us
             // The highest number means "no change" to the kernel.
             let uid = number.filter(|uid| *uid != u32::MAX)?;
             Some(User {
-                name: if uid == 0 { "root".into() } else { uid.to_string() },
+                name: if uid == 0 {
+                    "root".into()
+                } else {
+                    uid.to_string()
+                },
                 uid,
                 gid: uid,
                 home: if uid == 0 { "/root" } else { "/" }.into(),

@@ -152,9 +152,7 @@ impl Guest for GuestClient {
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), CallError> {
         self.call(CALL_LIMIT, async |client, context| {
-            client
-                .rename(context, from.to_owned(), to.to_owned())
-                .await
+            client.rename(context, from.to_owned(), to.to_owned()).await
         })
         .await
     }

@@ -45,7 +45,10 @@ pub async fn r6_a_sparse_file_stays_sparse_both_ways(guest: &dyn Guest, folder: 
 }
 
 /// A reader sees the old file or the new one, and nothing between.
-pub async fn r6_nothing_shows_before_the_commit_and_all_of_it_after(guest: &dyn Guest, folder: &str) {
+pub async fn r6_nothing_shows_before_the_commit_and_all_of_it_after(
+    guest: &dyn Guest,
+    folder: &str,
+) {
     let path = format!("{folder}/file");
     write_file(guest, &path, b"old content").await.unwrap();
     let handle = guest.open_write(spec(&path)).await.unwrap();
@@ -64,7 +67,10 @@ pub async fn r6_nothing_shows_before_the_commit_and_all_of_it_after(guest: &dyn 
 
 /// As if it had never been.
 pub async fn r6_an_aborted_write_leaves_nothing(guest: &dyn Guest, folder: &str) {
-    let handle = guest.open_write(spec(&format!("{folder}/x"))).await.unwrap();
+    let handle = guest
+        .open_write(spec(&format!("{folder}/x")))
+        .await
+        .unwrap();
     let data = Bytes::from_static(b"data");
     guest.write_chunk(handle, 0, data).await.unwrap();
     guest.abort_write(handle).await.unwrap();
@@ -78,16 +84,32 @@ pub async fn r6_an_aborted_write_leaves_nothing(guest: &dyn Guest, folder: &str)
 
 /// The link stays a link, as with an editor.
 pub async fn r6_a_write_through_a_link_replaces_what_it_points_to(guest: &dyn Guest, folder: &str) {
-    write_file(guest, &format!("{folder}/real"), b"1").await.unwrap();
-    let line = format!("cd {folder} && ln -s real link && ln -s nowhere dangling && ln -s loop loop");
+    write_file(guest, &format!("{folder}/real"), b"1")
+        .await
+        .unwrap();
+    let line =
+        format!("cd {folder} && ln -s real link && ln -s nowhere dangling && ln -s loop loop");
     assert!(exec(guest, ProcessSpec::shell(line)).await.status.success());
-    write_file(guest, &format!("{folder}/link"), b"2").await.unwrap();
-    assert_eq!(read_file(guest, &format!("{folder}/real")).await.unwrap().0, b"2");
+    write_file(guest, &format!("{folder}/link"), b"2")
+        .await
+        .unwrap();
+    assert_eq!(
+        read_file(guest, &format!("{folder}/real")).await.unwrap().0,
+        b"2"
+    );
     let target = "real".to_owned();
     let link = guest.stat(&format!("{folder}/link")).await.unwrap();
     assert_eq!(link.kind, FileKind::Symlink { target });
-    write_file(guest, &format!("{folder}/dangling"), b"3").await.unwrap();
-    assert_eq!(read_file(guest, &format!("{folder}/nowhere")).await.unwrap().0, b"3");
+    write_file(guest, &format!("{folder}/dangling"), b"3")
+        .await
+        .unwrap();
+    assert_eq!(
+        read_file(guest, &format!("{folder}/nowhere"))
+            .await
+            .unwrap()
+            .0,
+        b"3"
+    );
     let endless = write_file(guest, &format!("{folder}/loop"), b"4").await;
     assert!(matches!(refused(endless), GuestError::Io { .. }));
 }
@@ -96,7 +118,10 @@ pub async fn r6_a_write_through_a_link_replaces_what_it_points_to(guest: &dyn Gu
 pub async fn r6_a_replaced_file_keeps_its_mode_unless_told(guest: &dyn Guest, folder: &str) {
     let path = format!("{folder}/file");
     let write = async |mode| {
-        let spec = WriteSpec { mode, ..spec(&path) };
+        let spec = WriteSpec {
+            mode,
+            ..spec(&path)
+        };
         let handle = guest.open_write(spec).await.unwrap();
         guest.commit_write(handle, 0).await.unwrap().mode
     };
@@ -107,7 +132,8 @@ pub async fn r6_a_replaced_file_keeps_its_mode_unless_told(guest: &dyn Guest, fo
 
 /// In order, each entry once, however the pages are cut.
 pub async fn r6_a_directory_is_listed_in_pages(guest: &dyn Guest, folder: &str) {
-    let line = format!("cd {folder} && for i in $(seq 1 57); do : > f$i; done && mkdir d && ln -s d l");
+    let line =
+        format!("cd {folder} && for i in $(seq 1 57); do : > f$i; done && mkdir d && ln -s d l");
     assert!(exec(guest, ProcessSpec::shell(line)).await.status.success());
     let mut names: Vec<String> = Vec::new();
     loop {
@@ -154,7 +180,10 @@ pub async fn r6_make_rename_and_remove(guest: &dyn Guest, folder: &str) {
     let again = guest.remove(&at("a"), true).await;
     assert!(matches!(refused(again), GuestError::NotFound { .. }));
 
-    let spec = WriteSpec { create_parents: true, ..spec(&at("p/q/file")) };
+    let spec = WriteSpec {
+        create_parents: true,
+        ..spec(&at("p/q/file"))
+    };
     let handle = guest.open_write(spec).await.unwrap();
     guest.commit_write(handle, 0).await.unwrap();
     assert_eq!(guest.stat(&at("p/q/file")).await.unwrap().size, 0);
@@ -178,7 +207,10 @@ pub async fn r6_bad_paths_are_refused(guest: &dyn Guest, folder: &str) {
             guest.rename("/tmp", path).await,
             guest.remove(path, true).await,
         ] {
-            assert!(matches!(refused(result), GuestError::BadPath { .. }), "{path:.20}");
+            assert!(
+                matches!(refused(result), GuestError::BadPath { .. }),
+                "{path:.20}"
+            );
         }
     }
     let name = format!("/tmp/{}", "n".repeat(256));
@@ -195,14 +227,24 @@ pub async fn r6_files_of_proc_are_read(guest: &dyn Guest, _: &str) {
     let (content, _) = read_file(guest, "/proc/cpuinfo").await.unwrap();
     let content = String::from_utf8(content).unwrap();
     assert!(content.contains("processor"), "{content}");
-    assert!(!read_file(guest, "/proc/version").await.unwrap().0.is_empty());
+    assert!(
+        !read_file(guest, "/proc/version")
+            .await
+            .unwrap()
+            .0
+            .is_empty()
+    );
 }
 
 /// Reading one could wait, or never end.
 pub async fn r6_special_files_are_not_read(guest: &dyn Guest, folder: &str) {
     let line = format!("mkfifo {folder}/pipe");
     assert!(exec(guest, ProcessSpec::shell(line)).await.status.success());
-    for path in [format!("{folder}/pipe"), "/dev/zero".into(), folder.to_owned()] {
+    for path in [
+        format!("{folder}/pipe"),
+        "/dev/zero".into(),
+        folder.to_owned(),
+    ] {
         assert!(matches!(
             refused(guest.read_file(&path, 0, 1).await),
             GuestError::WrongKind { .. }
@@ -223,7 +265,10 @@ pub async fn r6_a_large_file_in_pieces_of_any_order(guest: &dyn Guest, folder: &
     for start in pieces.iter().rev().chain(&pieces[2..4]) {
         let end = (start + 400_000).min(data.len());
         let piece = Bytes::copy_from_slice(&data[*start..end]);
-        guest.write_chunk(handle, *start as u64, piece).await.unwrap();
+        guest
+            .write_chunk(handle, *start as u64, piece)
+            .await
+            .unwrap();
     }
     guest.commit_write(handle, 2_900_000).await.unwrap();
     let (content, _) = read_file(guest, &path).await.unwrap();

@@ -31,7 +31,10 @@ pub async fn r5_piped_input_goes_in_by_pieces(guest: &dyn Guest, _: &str) {
         left = &left[usize::try_from(taken).unwrap()..];
     }
     let all = data.len();
-    read_until(guest, pid, &mut collected, |so_far| so_far.stdout.len() == all).await;
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.stdout.len() == all
+    })
+    .await;
     assert_eq!(collected.exit, None, "it waits for more");
     assert_eq!(guest.write_stdin(pid, Bytes::new(), true).await, Ok(0));
     read_until(guest, pid, &mut collected, |_| false).await;
@@ -40,7 +43,11 @@ pub async fn r5_piped_input_goes_in_by_pieces(guest: &dyn Guest, _: &str) {
     let pid = background(guest, ProcessSpec::shell("exec sleep 1000")).await;
     let problem = "has no open stdin".into();
     assert_eq!(
-        refused(guest.write_stdin(pid, Bytes::from_static(b"x"), false).await),
+        refused(
+            guest
+                .write_stdin(pid, Bytes::from_static(b"x"), false)
+                .await
+        ),
         GuestError::NotAttached { pid, problem }
     );
     guest.signal(pid, 9, false).await.unwrap();
@@ -70,7 +77,10 @@ pub async fn r5_a_terminal_has_a_size_that_changes(guest: &dyn Guest, _: &str) {
                 stty size; echo $TERM; while :; do sleep 0.1; done";
     let pid = background(guest, terminal(line)).await;
     let mut collected = Collected::default();
-    read_until(guest, pid, &mut collected, |so_far| so_far.stdout.ends_with(b"color\r\n")).await;
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.stdout.ends_with(b"color\r\n")
+    })
+    .await;
     assert_eq!(collected.stdout, b"24 80\r\nxterm-256color\r\n");
     let size = PtySize {
         rows: 50,
@@ -91,11 +101,18 @@ pub async fn r5_a_terminal_has_a_size_that_changes(guest: &dyn Guest, _: &str) {
 
 /// Keys go in, the interrupt key reaches the program, and the last output is there.
 pub async fn r5_a_terminal_takes_input_and_ends(guest: &dyn Guest, _: &str) {
-    let pid = background(guest, terminal("read x; echo \"<$x>\"; cat; echo last; exit 5")).await;
+    let pid = background(
+        guest,
+        terminal("read x; echo \"<$x>\"; cat; echo last; exit 5"),
+    )
+    .await;
     let line = Bytes::from_static(b"typed\n");
     assert_eq!(guest.write_stdin(pid, line, false).await, Ok(6));
     let mut collected = Collected::default();
-    read_until(guest, pid, &mut collected, |so_far| so_far.stdout.ends_with(b"<typed>\r\n")).await;
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.stdout.ends_with(b"<typed>\r\n")
+    })
+    .await;
     guest.write_stdin(pid, Bytes::new(), true).await.unwrap();
     read_until(guest, pid, &mut collected, |_| false).await;
     assert!(collected.stdout.ends_with(b"last\r\n"));
@@ -103,7 +120,10 @@ pub async fn r5_a_terminal_takes_input_and_ends(guest: &dyn Guest, _: &str) {
 
     let pid = background(guest, terminal("echo up; exec sleep 1000")).await;
     let mut collected = Collected::default();
-    read_until(guest, pid, &mut collected, |so_far| so_far.stdout.ends_with(b"up\r\n")).await;
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.stdout.ends_with(b"up\r\n")
+    })
+    .await;
     let interrupt = Bytes::from_static(b"\x03");
     guest.write_stdin(pid, interrupt, false).await.unwrap();
     read_until(guest, pid, &mut collected, |_| false).await;

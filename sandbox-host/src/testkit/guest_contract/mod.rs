@@ -184,7 +184,9 @@ async fn read_until(
             collected.add(read(guest, pid, collected.offset).await.unwrap());
         }
     };
-    tokio::time::timeout(LONG, all).await.expect("comes in time");
+    tokio::time::timeout(LONG, all)
+        .await
+        .expect("comes in time");
 }
 
 /// Starts a process and does not wait for it.

@@ -18,7 +18,11 @@ pub async fn r5_a_reader_follows_a_process_in_the_background(guest: &dyn Guest, 
         };
         collected.add(guest.read_output(pid, request).await.unwrap());
     }
-    let lines = |word: &str| (1..=300).map(|i| format!("{word} {i}\n")).collect::<String>();
+    let lines = |word: &str| {
+        (1..=300)
+            .map(|i| format!("{word} {i}\n"))
+            .collect::<String>()
+    };
     assert_eq!(collected.stdout, lines("line").into_bytes());
     assert_eq!(collected.stderr, lines("err").into_bytes());
     assert_eq!(collected.exit.unwrap().status, ExitStatus::Code(9));
@@ -51,14 +55,20 @@ pub async fn r5_a_bounded_log_drops_its_oldest_and_says_so(guest: &dyn Guest, _:
 }
 
 /// The process stands still until it is read, and then nothing is missing.
-pub async fn r5_a_waiting_log_loses_nothing_and_holds_the_process_up(guest: &dyn Guest, folder: &str) {
+pub async fn r5_a_waiting_log_loses_nothing_and_holds_the_process_up(
+    guest: &dyn Guest,
+    folder: &str,
+) {
     let mark = format!("{folder}/done");
     let line = format!("head -c 2000000 /dev/zero | tr '\\0' y; : > {mark}");
     let mut spec = ProcessSpec::shell(line);
     spec.retain_bytes = 50_000;
     spec.when_full = WhenFull::Wait;
     let started = guest.start_process(spec, LONG).await.unwrap();
-    assert_eq!(started.output.exit, None, "the wait ends when it stands still");
+    assert_eq!(
+        started.output.exit, None,
+        "the wait ends when it stands still"
+    );
     assert_eq!(started.output.next_offset, 50_000);
     let missing = guest.stat(&mark).await;
     assert!(matches!(refused(missing), GuestError::NotFound { .. }));
@@ -114,7 +124,10 @@ pub async fn r5_a_long_poll_ends_when_its_time_is_up(guest: &dyn Guest, _: &str)
 /// None takes another's output.
 pub async fn r5_many_processes_at_once(guest: &dyn Guest, _: &str) {
     let runs = (0..40).map(|number| async move {
-        let line = format!("echo {number}; sleep 0.0{}; echo {number} >&2; exit {number}", number % 10);
+        let line = format!(
+            "echo {number}; sleep 0.0{}; echo {number} >&2; exit {number}",
+            number % 10
+        );
         let output = exec(guest, ProcessSpec::shell(line)).await;
         assert_eq!(output.stdout, format!("{number}\n"));
         assert_eq!(output.stderr, format!("{number}\n"));

@@ -48,7 +48,9 @@ pub async fn r5_a_time_limit_ends_the_whole_group(guest: &dyn Guest, _: &str) {
     assert!(output.duration >= Duration::from_millis(300));
     let lines = text(&output.stdout);
     let sleeper = lines.strip_prefix("before\n").unwrap().trim();
-    let gone = format!("for i in $(seq 100); do kill -0 {sleeper} 2>/dev/null || exit 0; sleep 0.05; done; exit 1");
+    let gone = format!(
+        "for i in $(seq 100); do kill -0 {sleeper} 2>/dev/null || exit 0; sleep 0.05; done; exit 1"
+    );
     assert!(exec(guest, ProcessSpec::shell(gone)).await.status.success());
 
     let mut spec = ProcessSpec::shell("true");
@@ -60,7 +62,8 @@ pub async fn r5_a_time_limit_ends_the_whole_group(guest: &dyn Guest, _: &str) {
 pub async fn r5_working_directory_and_environment(guest: &dyn Guest, _: &str) {
     let mut spec = ProcessSpec::shell("pwd; echo \"$GREETING|$HOME|$USER|$LANG\"; echo \"$PATH\"");
     spec.cwd = Some("/usr/bin".into());
-    spec.env.insert("GREETING".into(), "hello \u{1f600} $x\n2".into());
+    spec.env
+        .insert("GREETING".into(), "hello \u{1f600} $x\n2".into());
     let output = exec(guest, spec).await;
     let lines = text(&output.stdout);
     assert!(
@@ -93,7 +96,10 @@ pub async fn r5_user_by_name_and_number(guest: &dyn Guest, _: &str) {
     );
     let mut spec = ProcessSpec::shell(": > /usr/bin/x-by-nobody");
     spec.user = Some("54321".into());
-    assert!(!exec(guest, spec).await.status.success(), "it has no rights");
+    assert!(
+        !exec(guest, spec).await.status.success(),
+        "it has no rights"
+    );
 }
 
 /// The caller learns what to mend.
@@ -103,7 +109,10 @@ pub async fn r5_what_can_not_run_says_why(guest: &dyn Guest, _: &str) {
         other => panic!("{other:?}"),
     };
     let missing = problem(program("no-such-program", &[])).await;
-    assert!(missing.contains("no-such-program: No such file"), "{missing}");
+    assert!(
+        missing.contains("no-such-program: No such file"),
+        "{missing}"
+    );
     let missing = problem(program("/no/such", &[])).await;
     assert!(missing.contains("No such file"), "{missing}");
     let directory = problem(program("/tmp", &[])).await;
@@ -132,11 +141,17 @@ pub async fn r5_a_signal_reaches_one_or_all(guest: &dyn Guest, _: &str) {
                 while :; do sleep 0.1; done'; wait; exit 3";
     let pid = background(guest, ProcessSpec::shell(line)).await;
     let mut collected = Collected::default();
-    read_until(guest, pid, &mut collected, |so_far| so_far.stdout.ends_with(b"ready\n")).await;
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.stdout.ends_with(b"ready\n")
+    })
+    .await;
     guest.signal(pid, 10, true).await.unwrap();
     read_until(guest, pid, &mut collected, |_| false).await;
     let lines = text(&collected.stdout);
-    assert!(lines.contains("inner\n") && lines.contains("got\n"), "{lines}");
+    assert!(
+        lines.contains("inner\n") && lines.contains("got\n"),
+        "{lines}"
+    );
     assert_eq!(collected.exit.unwrap().status, ExitStatus::Code(3));
     assert!(matches!(
         refused(guest.signal(pid, 0, false).await),
@@ -198,7 +213,9 @@ pub async fn r5_grandchildren_that_hold_the_pipe_delay_nothing(guest: &dyn Guest
     assert_eq!(collected.stdout, b"early\n");
     let exit = collected.exit.unwrap();
     assert_eq!(exit.status, ExitStatus::Code(4));
-    write_file(guest, &format!("{folder}/go"), b"").await.unwrap();
+    write_file(guest, &format!("{folder}/go"), b"")
+        .await
+        .unwrap();
     let late = async {
         while collected.stdout != b"early\nlate\n" {
             collected.add(read(guest, started.pid, collected.offset).await.unwrap());

@@ -1,0 +1,1 @@
+//! Programs to copy from. Each is one file beside this one: `cargo run --example quickstart`.
