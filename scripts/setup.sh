@@ -12,13 +12,13 @@
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 # Administrators' programs are not in everyone's PATH, nor is a fresh Rust toolchain.
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
-cd "$(dirname "$0")/.."
+@@
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d : -f 6)}"
 
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
 say() { printf 'setup: %s\n' "$*"; }
-have() { say "$* is there"; }
+have() { say "$*: there"; }
 die() {
     printf 'setup: %s\n' "$@" >&2
     exit 1
@@ -37,7 +37,7 @@ need() {
     if "${@:3}"; then
         have "$1"
     else
-        say "$1 is missing"
+        say "$1: missing"
         missing+=("$2")
     fi
 }
@@ -156,12 +156,12 @@ install_missing() {
 
 # Prints the newest usable kernel below a folder that looks like the root of a kernel package.
 kernel_in() {
-    local image version found=
+    local image version found=""
     for image in "$1"/boot/vmlinuz-*cloud*; do
         version=${image##*/vmlinuz-}
         # The extraction makes compressed modules plain ones; a kernel with others is of no use.
         if [ -f "$image" ] && [ -f "$1/lib/modules/$version/kernel/drivers/block/virtio_blk.ko" ]; then
-            found=$(printf '%s\n' $found "$version" | sort -V | tail -n 1)
+            found=$(printf '%s\n' "$found" "$version" | sort -V | tail -n 1)
         fi
     done
     printf '%s' "$found"
@@ -184,7 +184,7 @@ ensure_kernel() {
             return
         fi
     done
-    say "the guest kernel is missing"
+    say "the guest kernel: missing"
     is_debian || die "it is the one of Debian's package $KERNEL_PACKAGE: extract that package's" \
         "boot/ and lib/modules/ into $target, then run this again."
     fetch_kernel "$target"
@@ -201,7 +201,7 @@ download_kernel() {
 
 # fetch_kernel TARGET: appears whole or not at all.
 fetch_kernel() {
-    local target=$1 package making
+    local target=$1 package
     if ! download_kernel "$target"; then
         if [ "$lists_are_fresh" = no ] && is_root; then
             fetch_lists
@@ -212,7 +212,6 @@ fetch_kernel() {
     fi
     mkdir -p "$(dirname "$target")"
     making=$(mktemp -d "$(dirname "$target")/.kernel-XXXXXX")
-    trap 'rm -rf "$scratch" "$making"' EXIT
     chmod 755 "$making"
     dpkg-deb --fsys-tarfile "$scratch"/linux-image-*.deb |
         tar -x -C "$making" --no-same-owner --wildcards \
@@ -285,7 +284,8 @@ run | test) ;;
 *) die "usage: scripts/setup.sh run|test" ;;
 esac
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+making=
+trap 'rm -rf "$scratch" ${making:+"$making"}' EXIT
 check_packages
 [ ${#missing[@]} -eq 0 ] || install_missing
 ensure_kernel
