@@ -11,9 +11,10 @@
 # SANDBOX_KERNEL_DIR: the only place to look for the guest kernel, and where to put it.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
-# Administrators' programs are not in everyone's PATH, nor is a fresh Rust toolchain.
-@@
+cd "$(dirname "$0")/.."
 : "${HOME:=$(getent passwd "$(id -u)" | cut -d : -f 6)}"
+# Administrators' programs are not in everyone's PATH, nor is a fresh Rust toolchain.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin
 
 KERNEL_PACKAGE=linux-image-cloud-amd64
 
@@ -173,7 +174,7 @@ ensure_kernel() {
         places=("$SANDBOX_KERNEL_DIR")
         target=$SANDBOX_KERNEL_DIR
     else
-        places=("${HOME:-/root}/.local/share/sandbox/kernel" /usr/local/share/sandbox/kernel /)
+        places=("$HOME/.local/share/sandbox/kernel" /usr/local/share/sandbox/kernel /)
         target=/usr/local/share/sandbox/kernel
         is_root || target=$HOME/.local/share/sandbox/kernel
     fi

@@ -14,6 +14,8 @@ mod durable;
 #[cfg(feature = "host")]
 mod folder;
 #[cfg(feature = "host")]
+mod identity;
+#[cfg(feature = "host")]
 mod image;
 #[cfg(feature = "host")]
 mod inventory;

@@ -11,6 +11,7 @@ use crate::{
     boot::BootParts,
     durable,
     folder::SocketFolder,
+    identity,
     image::MemoryImage,
     link::client::GuestClient,
     qemu::{
@@ -111,6 +112,16 @@ impl Machine {
             .map_err(|error| failed(&error))?;
         *self.qmp.lock() = Some(qmp);
         Ok(())
+    }
+
+    /// Brings what an identity and a first command need into the caches of guest and emulator.
+    pub(crate) async fn warm_up(&self) -> Result<(), HostError> {
+        let placeholder = identity::placeholder()
+            .map_err(|error| HostError::Internal(format!("making an identity: {error}")))?;
+        self.guest
+            .warm_up(placeholder)
+            .await
+            .map_err(|error| HostError::Boot(format!("warming up: {error}")))
     }
 
     /// Holds on to a machine that a former process of this host started, if it still runs.

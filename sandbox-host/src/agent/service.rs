@@ -82,6 +82,14 @@ impl GuestAgent for Service {
         Ok(())
     }
 
+    async fn warm_up(self, _: Context, placeholder: Identity) -> Result<(), GuestError> {
+        identity::check(&placeholder)?;
+        if self.agent.owns_machine {
+            identity::adopt(&placeholder)?;
+        }
+        self.agent.processes.rehearse(&placeholder.env).await
+    }
+
     async fn ping(self, _: Context) {}
 
     async fn start_process(

@@ -26,6 +26,7 @@ use crate::{
     boot::BootParts,
     durable,
     folder::SocketFolder,
+    identity,
     link::client::GuestClient,
     qemu::{
         DISK_FILE, GUEST_SOCKET, MACHINE_TYPE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp,
@@ -252,6 +253,11 @@ async fn boot_and_save(folder: &Path) -> Result<(), HostError> {
             console_tail(&console)
         )));
     }
+    let placeholder = identity::placeholder().map_err(|error| failed("an identity", &error))?;
+    guest
+        .warm_up(placeholder)
+        .await
+        .map_err(|error| failed("warming up", &error))?;
     guest
         .prepare_snapshot()
         .await

@@ -147,6 +147,17 @@ impl GuestClient {
         .await
     }
 
+    /// Has the guest go through an identity and a first command ahead of time.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub async fn warm_up(&self, placeholder: Identity) -> Result<(), CallError> {
+        self.call(CALL_LIMIT, async |client, context| {
+            client.warm_up(context, placeholder).await
+        })
+        .await
+    }
+
     /// Brings everything that the guest has written to its disk.
     ///
     /// # Errors

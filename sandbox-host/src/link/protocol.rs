@@ -50,7 +50,7 @@ pub struct Identity {
     pub env: BTreeMap<String, String>,
 }
 
-/// The agent's calls. All but the first two and the last mirror
+/// The agent's calls. All but the first three and the last mirror
 /// [`Guest`](sandbox_core::guest::Guest), which describes them.
 #[tarpc::service]
 pub trait GuestAgent {
@@ -59,6 +59,10 @@ pub trait GuestAgent {
     /// Makes this clone an individual: random pool, host name, machine ID, clock. Answers when all
     /// of that is done. No process starts before it.
     async fn identify(identity: Identity) -> Result<(), GuestError>;
+    /// Goes through what an identity and a first command need, with a placeholder, so that a clone
+    /// that waits has it all in its caches. Leaves no process in the list, and the refusal to start
+    /// any before [`identify`](GuestAgent::identify) stands.
+    async fn warm_up(placeholder: Identity) -> Result<(), GuestError>;
     /// See [`Guest::ping`](sandbox_core::guest::Guest::ping).
     async fn ping() -> ();
     /// See [`Guest::start_process`](sandbox_core::guest::Guest::start_process).

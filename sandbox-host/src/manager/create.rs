@@ -1,9 +1,8 @@
 //! Making a sandbox's machine: a waiting clone where there is one, a new clone otherwise, and then
 //! an identity of its own before anything runs in it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use sandbox_core::{
     guest::CallError,
     host::{HostCreate, HostError},
@@ -16,6 +15,7 @@ use uuid::Uuid;
 
 use super::{Inner, capacity, joined};
 use crate::{
+    identity,
     image::MemoryImage,
     inventory::{Manifest, Use},
     link::protocol::Identity,
@@ -23,9 +23,6 @@ use crate::{
     pool::Kind,
     space,
 };
-
-/// Bytes of entropy that a clone is given.
-const ENTROPY_BYTES: usize = 64;
 
 impl Inner {
     pub(super) async fn create(self: Arc<Self>, order: HostCreate) -> Result<(), HostError> {
@@ -192,15 +189,11 @@ impl Inner {
     }
 
     async fn identify(&self, machine: &Machine, order: &HostCreate) -> Result<(), ClaimError> {
-        let mut entropy = vec![0; ENTROPY_BYTES];
-        getrandom::fill(&mut entropy)
-            .map_err(|error| ClaimError::Record(std::io::Error::other(error.to_string())))?;
         let identity = Identity {
             hostname: hostname(order.id),
             machine_id: *order.id.uuid().as_bytes(),
-            entropy: Bytes::from(entropy),
-            unix_time_us: host_time_us(),
             env: order.env.clone(),
+            ..identity::placeholder().map_err(ClaimError::Record)?
         };
         Ok(machine.guest.identify(identity).await?)
     }
@@ -260,17 +253,4 @@ fn destroyed_meanwhile(order: &HostCreate) -> HostError {
 fn hostname(id: SandboxId) -> String {
     let uuid = id.uuid().hyphenated().to_string();
     format!("sb-{}", uuid.rsplit('-').next().unwrap_or(&uuid))
-}
-
-/// The guest's clock is set to the host's, which no test steers.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a guest gets the real time, whatever a test does"
-)]
-fn host_time_us() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_micros()).ok())
-        .unwrap_or(0)
 }

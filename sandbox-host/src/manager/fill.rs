@@ -40,7 +40,12 @@ impl Inner {
     async fn waiting_clone(self: &Arc<Self>, kind: &Kind) -> Result<Arc<Machine>, HostError> {
         let image = self.image(&kind.template, kind.size).await?;
         let id = Uuid::now_v7();
-        match self.new_machine(id, &image, Use::Waiting).await {
+        let made = async {
+            let machine = self.new_machine(id, &image, Use::Waiting).await?;
+            machine.warm_up().await?;
+            Ok(machine)
+        };
+        match made.await {
             Ok(machine) => Ok(machine),
             Err(error) => {
                 if let Err(left) = self.clear_machine(id).await {

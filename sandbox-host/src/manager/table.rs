@@ -220,7 +220,9 @@ impl Table {
     /// the report until it is removed.
     pub(super) fn retire(&self, id: SandboxId) -> Found {
         let mut state = self.state.lock();
-        let Some(slot) = state.slots.get_mut(&id) else { return Found::Nothing };
+        let Some(slot) = state.slots.get_mut(&id) else {
+            return Found::Nothing;
+        };
         let reason = "it is being destroyed".to_owned();
         match std::mem::replace(&mut slot.standing, Standing::Stopped { reason }) {
             Standing::Running(machine) => Found::Machine(machine),

@@ -42,6 +42,7 @@ const ENDED_RETAIN_BYTES: u64 = 16 * 1024 * 1024;
 const RETAIN_MAX_BYTES: u32 = 64 * 1024 * 1024;
 /// How long a write to stdin waits for the process to read.
 const STDIN_WAIT: Duration = Duration::from_secs(1);
+const REHEARSAL_WAIT: Duration = Duration::from_secs(10);
 /// No wait is longer, whatever was asked for.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -95,6 +96,16 @@ impl Processes {
             pid: entry.pid,
             output,
         })
+    }
+
+    /// Starts a command that does nothing, and forgets it.
+    pub(crate) async fn rehearse(&self, env: &BTreeMap<String, String>) -> Result<(), GuestError> {
+        let started = self
+            .start(ProcessSpec::shell("true"), env, REHEARSAL_WAIT)
+            .await?;
+        self.entries()
+            .retain(|listed| listed.entry.pid != started.pid);
+        Ok(())
     }
 
     fn start_now(

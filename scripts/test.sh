@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs every test of the workspace, real VMs included, then looks for what they left behind.
+# Arguments go to `cargo nextest run`: scripts/test.sh -p sandbox-core
+set -uo pipefail
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+cd "$(dirname "$0")/.." || exit
+
+what=(--workspace --all-features)
+status=0
+
+# Built before the run begins, so that nothing a compiler leaves in /tmp is put down to the tests.
+cargo nextest run "${what[@]}" --no-run || exit
+
+folder=$(scripts/leftovers.sh begin) || exit
+in_folder() { TMPDIR=$folder SANDBOX_TEST_RUN=$folder "$@"; }
+
+if [ $# -eq 0 ]; then
+    # First, so that the other tests' summary stands at the end.
+    in_folder cargo test --doc --quiet "${what[@]}" || status=$?
+fi
+in_folder cargo nextest run "${what[@]}" "$@" || status=$?
+scripts/leftovers.sh end "$folder" || status=1
+exit "$status"
