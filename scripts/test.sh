@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs every test of the workspace, real VMs included, then looks for what they left behind.
-# Arguments go to `cargo nextest run`: scripts/test.sh -p sandbox-core
+# With arguments, only what they choose: scripts/test.sh -p sandbox-core r1_
 set -uo pipefail
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 cd "$(dirname "$0")/.." || exit
 
-what=(--workspace --all-features)
+what=(--all-features "$@")
+[ $# -gt 0 ] || what+=(--workspace)
 status=0
 
 # Built before the run begins, so that nothing a compiler leaves in /tmp is put down to the tests.
@@ -18,6 +19,6 @@ if [ $# -eq 0 ]; then
     # First, so that the other tests' summary stands at the end.
     in_folder cargo test --doc --quiet "${what[@]}" || status=$?
 fi
-in_folder cargo nextest run "${what[@]}" "$@" || status=$?
+in_folder cargo nextest run "${what[@]}" || status=$?
 scripts/leftovers.sh end "$folder" || status=1
 exit "$status"

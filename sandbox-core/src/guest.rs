@@ -47,6 +47,12 @@ pub enum GuestError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file was replaced while it was read piece by piece: what was read is part of the old one.
+    #[error("{path} was replaced while it was read; read it again")]
+    Changed {
+        /// The path that was read.
+        path: String,
+    },
     /// The guest's disk is full.
     #[error("the sandbox's disk is full: {path}")]
     DiskFull {

@@ -184,6 +184,14 @@ impl Machine {
         self.end.get().cloned()
     }
 
+    /// Lets go of a machine that runs on.
+    pub(crate) async fn leave(&self) {
+        self.standing
+            .send_replace(Some("its host was shut down; it runs on".to_owned()));
+        self.guest.disconnect().await;
+        drop(self.qmp.lock().take());
+    }
+
     /// Ends the machine without waiting, and removes its folder as far as that goes.
     pub(crate) fn discard_now(&self) {
         self.process.kill_now();

@@ -15,6 +15,8 @@ use crate::{Error, Result, Sandbox};
 
 /// Pieces of one file that are on their way at a time.
 const IN_FLIGHT: usize = 4;
+/// How often a file that is replaced all the time is begun anew.
+const READ_ATTEMPTS: usize = 5;
 /// Entries asked for at a time.
 const PAGE: u32 = 500;
 
@@ -34,6 +36,10 @@ impl<'s> Files<'s> {
     /// # Errors
     /// [`GuestError::NotFound`] and the like, within [`Error::Guest`].
     pub async fn read(&self, path: &str) -> Result<Bytes> {
+        again_if_changed(|| self.read_once(path)).await
+    }
+
+    async fn read_once(&self, path: &str) -> Result<Bytes> {
         let mut content = BytesMut::new();
         let mut pieces = std::pin::pin!(self.pieces(path));
         while let Some((offset, piece)) = pieces.try_next().await? {
@@ -53,7 +59,8 @@ impl<'s> Files<'s> {
             .map_err(|_| Error::InvalidRequest(format!("{path} is not UTF-8 text")))
     }
 
-    /// Reads a file of any size, piece by piece. Holes come as zeros.
+    /// Reads a file of any size, piece by piece. Holes come as zeros. Where the file is replaced
+    /// meanwhile, the stream ends with [`GuestError::Changed`].
     pub fn read_stream(&self, path: &str) -> impl Stream<Item = Result<Bytes>> + Send + use<'s> {
         const ZEROS: &[u8] = &[0; 64 * 1024];
         let mut at = 0;
@@ -86,7 +93,17 @@ impl<'s> Files<'s> {
         let mut part = local.as_os_str().to_owned();
         part.push(format!(".part-{}", uuid::Uuid::now_v7().simple()));
         let part = RemoveOnDrop(part.into());
-        let mut file = tokio::fs::File::create_new(&part.0).await.map_err(failed)?;
+        again_if_changed(|| self.download_once(path, &part.0, &failed)).await?;
+        tokio::fs::rename(&part.0, local).await.map_err(failed)
+    }
+
+    async fn download_once(
+        &self,
+        path: &str,
+        part: &Path,
+        failed: &impl Fn(std::io::Error) -> Error,
+    ) -> Result<()> {
+        let mut file = tokio::fs::File::create(part).await.map_err(failed)?;
         let mut length = 0;
         let mut pieces = std::pin::pin!(self.pieces(path));
         while let Some((offset, piece)) = pieces.try_next().await? {
@@ -97,8 +114,7 @@ impl<'s> Files<'s> {
             length = offset + piece.len() as u64;
         }
         file.set_len(length).await.map_err(failed)?;
-        file.sync_all().await.map_err(failed)?;
-        tokio::fs::rename(&part.0, local).await.map_err(failed)
+        file.sync_all().await.map_err(failed)
     }
 
     /// Writes a file, replacing what is there. Readers in the sandbox see the old content or the
@@ -262,12 +278,16 @@ impl<'s> Files<'s> {
     /// A file's data by offset, holes left out; the last piece is empty and stands at its end.
     fn pieces(&self, path: &str) -> impl Stream<Item = Result<(u64, Bytes)>> + Send + use<'s> {
         let (api, id) = (&self.sandbox.api, self.sandbox.id);
-        stream::try_unfold(Some((path.to_owned(), 0_u64)), move |state| async move {
-            let Some((path, mut offset)) = state else {
+        let start = Some((path.to_owned(), 0_u64, None));
+        stream::try_unfold(start, move |state| async move {
+            let Some((path, mut offset, mut version)) = state else {
                 return Ok(None);
             };
             loop {
                 let chunk = api.read_file(id, &path, offset, CHUNK_MAX_BYTES).await?;
+                if *version.get_or_insert(chunk.version) != chunk.version {
+                    return Err(Error::Guest(GuestError::Changed { path }));
+                }
                 match chunk.data {
                     FileData::Hole(length) => offset += length,
                     FileData::Bytes(data) if data.is_empty() => {
@@ -275,12 +295,26 @@ impl<'s> Files<'s> {
                     }
                     FileData::Bytes(data) => {
                         let next = offset + data.len() as u64;
-                        return Ok(Some(((offset, data), Some((path, next)))));
+                        return Ok(Some(((offset, data), Some((path, next, version)))));
                     }
                 }
             }
         })
     }
+}
+
+/// Reads again while the file is replaced in the middle of it, a few times.
+async fn again_if_changed<T, F>(mut read: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    for _ in 1..READ_ATTEMPTS {
+        match read().await {
+            Err(Error::Guest(GuestError::Changed { .. })) => {}
+            other => return other,
+        }
+    }
+    read().await
 }
 
 /// Reads until a piece is full or the reader ends.

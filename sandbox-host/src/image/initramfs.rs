@@ -33,22 +33,43 @@ pub(crate) fn ensure_initramfs(root: &Path, kernel: &Kernel) -> io::Result<(Path
     Ok((file, key))
 }
 
-/// A cpio archive in the `newc` format that the kernel unpacks. The agent loads modules in the
-/// order of their file names.
+/// What an entry of an archive is, with its permissions.
+pub(crate) const DIRECTORY: u32 = 0o040_755;
+pub(crate) const EXECUTABLE: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+
+/// One file or folder: path, kind and permissions, content.
+pub(crate) type Entry<'c> = (String, u32, &'c [u8]);
+
 fn archive(modules: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
-    const DIRECTORY: u32 = 0o040_755;
-    const EXECUTABLE: u32 = 0o100_755;
-    const FILE: u32 = 0o100_644;
-    let mut entries: Vec<(String, u32, &[u8])> = ["dev", "proc", "sys", "sysroot", "modules"]
-        .into_iter()
+    let mut entries: Vec<Entry<'_>> = ["dev", "proc", "sys", "sysroot"]
         .map(|folder| (folder.to_owned(), DIRECTORY, &[][..]))
-        .collect();
+        .into();
     entries.push(("init".to_owned(), EXECUTABLE, agent_binary()));
-    for (index, (name, content)) in modules.iter().enumerate() {
-        entries.push((format!("modules/{index:02}-{name}.ko"), FILE, content));
-    }
+    entries.extend(module_entries(modules));
+    newc_archive(&entries)
+}
+
+/// Modules are loaded in the order of their file names.
+pub(crate) fn module_entries(modules: &[(String, Vec<u8>)]) -> Vec<Entry<'_>> {
+    let files = (0..).zip(modules).map(|(index, (name, content))| {
+        (
+            format!("modules/{index:02}-{name}.ko"),
+            FILE,
+            content.as_slice(),
+        )
+    });
+    [("modules".to_owned(), DIRECTORY, &[][..])]
+        .into_iter()
+        .chain(files)
+        .collect()
+}
+
+/// A cpio archive in the `newc` format that the kernel unpacks (its documentation,
+/// `driver-api/early-userspace/buffer-format`).
+pub(crate) fn newc_archive(entries: &[Entry<'_>]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    for (inode, (name, mode, content)) in (1..).zip(&entries) {
+    for (inode, (name, mode, content)) in (1..).zip(entries) {
         let length = u32::try_from(content.len()).map_err(io::Error::other)?;
         let mut writer = newc::Builder::new(name)
             .ino(inode)

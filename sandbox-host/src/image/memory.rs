@@ -84,13 +84,15 @@ impl MemoryImage {
     }
 }
 
+type Slot = Arc<Mutex<Option<MemoryImage>>>;
+
 /// All memory images of one data folder.
 #[derive(Debug)]
 pub(crate) struct MemoryImages {
     root: PathBuf,
     images: PathBuf,
     /// One image is made by one task; others that need it wait for the result.
-    made: Mutex<HashMap<(TemplateName, MachineSize), Arc<Mutex<Option<MemoryImage>>>>>,
+    made: Mutex<HashMap<(TemplateName, MachineSize), Slot>>,
 }
 
 impl MemoryImages {

@@ -18,12 +18,14 @@ mod minimal;
 use std::fmt::Write;
 
 pub(crate) use initramfs::ensure_initramfs;
+#[cfg(feature = "testkit")]
+pub(crate) use initramfs::{DIRECTORY, EXECUTABLE, Entry, module_entries, newc_archive};
 pub(crate) use memory::{MemoryImage, MemoryImages};
 pub(crate) use minimal::{MINIMAL, ensure_minimal};
 use sha2::{Digest, Sha256};
 
 /// A name for what is made from these parts: equal parts, equal name.
-fn content_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub(crate) fn content_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());

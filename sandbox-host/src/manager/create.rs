@@ -106,7 +106,7 @@ impl Inner {
             tokio::spawn(async move { inner.machine_ended(&machine, ended).await });
         }
         let inner = Arc::clone(self);
-        tokio::spawn(async move { inner.refill(&kind).await });
+        self.tasks.spawn(async move { inner.refill(&kind).await });
         Ok(())
     }
 
@@ -142,8 +142,11 @@ impl Inner {
     ) -> Result<MemoryImage, HostError> {
         let inner = Arc::clone(self);
         let template = template.clone();
-        joined(tokio::spawn(async move {
-            inner.images.ensure(&inner.boot, &template, size).await
+        joined(self.tasks.spawn(async move {
+            tokio::select! {
+                made = inner.images.ensure(&inner.boot, &template, size) => made,
+                () = inner.stopping.cancelled() => Err(stopping()),
+            }
         }))
         .await
     }
@@ -240,6 +243,10 @@ fn boot_error(error: ClaimError) -> HostError {
         ClaimError::Record(error) => HostError::Internal(format!("writing the inventory: {error}")),
         ClaimError::Guest(error) => HostError::Boot(format!("giving it an identity: {error}")),
     }
+}
+
+fn stopping() -> HostError {
+    HostError::Unavailable("the host is stopping".to_owned())
 }
 
 fn destroyed_meanwhile(order: &HostCreate) -> HostError {

@@ -19,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sandbox_core::{
     guest::Guest,
     host::{Host, HostCreate, HostError, HostInfo, HostReport},
@@ -26,7 +27,8 @@ use sandbox_core::{
     name::TemplateName,
     size::MachineSize,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
@@ -41,6 +43,9 @@ use crate::{
 pub(crate) use capacity::memory_mb;
 use lock::FolderLock;
 use table::Table;
+
+/// What a stopping host gives its work to end: killing a machine that hangs takes most of it.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a host is set up.
 #[derive(Debug, Clone)]
@@ -81,8 +86,12 @@ struct Inner {
     inventory: Inventory,
     table: Table,
     pool: Pool,
-    /// Held as long as the manager lives.
-    _lock: FolderLock,
+    /// Everything under way that makes or ends machines.
+    tasks: TaskTracker,
+    /// Ends what nobody waits for any more.
+    stopping: CancellationToken,
+    /// Held until the manager is shut down or gone.
+    lock: Mutex<Option<FolderLock>>,
 }
 
 impl HostManager {
@@ -112,7 +121,9 @@ impl HostManager {
             inventory,
             table: Table::default(),
             pool: Pool::default(),
-            _lock: lock,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            lock: Mutex::new(Some(lock)),
         });
         inner
             .remove_half_made(&data)
@@ -137,20 +148,34 @@ impl HostManager {
     ) -> Result<(), HostError> {
         let inner = Arc::clone(&self.inner);
         let template = template.clone();
-        joined(tokio::spawn(
-            async move { inner.prepare(&template, size).await },
-        ))
+        joined(
+            self.inner
+                .tasks
+                .spawn(async move { inner.prepare(&template, size).await }),
+        )
         .await
     }
 
-    /// Ends the waiting clones. Sandboxes run on and are found again at the next [`open`].
+    /// Ends the waiting clones and all work under way, lets go of the data folder, and returns when
+    /// that is done. Sandboxes run on and are found again at the next [`open`].
     ///
     /// [`open`]: Self::open
     pub async fn shutdown(&self) {
-        for machine in self.inner.pool.close() {
-            self.inner.discard(&machine).await;
+        let inner = &self.inner;
+        inner.table.close();
+        inner.stopping.cancel();
+        for machine in inner.pool.close() {
+            inner.discard(&machine).await;
         }
-        self.inner.table.close();
+        inner.tasks.close();
+        if timeout(SHUTDOWN_LIMIT, inner.tasks.wait()).await.is_err() {
+            tracing::warn!("the host stops with work under way; the next start settles it");
+        }
+        // The next manager of this folder needs the sandboxes' links, which have one end each.
+        for machine in inner.table.leave() {
+            machine.leave().await;
+        }
+        inner.lock.lock().take();
     }
 
     /// Process IDs of the clones that wait in the pool.
@@ -184,15 +209,14 @@ impl Host for HostManager {
 
     async fn create_sandbox(&self, order: HostCreate) -> Result<(), HostError> {
         let inner = Arc::clone(&self.inner);
-        joined(tokio::spawn(async move { inner.create(order).await })).await
+        let tasks = &self.inner.tasks;
+        joined(tasks.spawn(async move { inner.create(order).await })).await
     }
 
     async fn destroy_sandbox(&self, id: SandboxId, generation: u64) -> Result<(), HostError> {
         let inner = Arc::clone(&self.inner);
-        joined(tokio::spawn(
-            async move { inner.destroy(id, generation).await },
-        ))
-        .await
+        let tasks = &self.inner.tasks;
+        joined(tasks.spawn(async move { inner.destroy(id, generation).await })).await
     }
 
     async fn list_sandboxes(&self) -> Result<HostReport, HostError> {
@@ -216,8 +240,12 @@ impl Inner {
     fn watch(self: &Arc<Self>, machine: &Arc<Machine>) {
         let machine = Arc::clone(machine);
         let inner: Weak<Self> = Arc::downgrade(self);
+        let stopping = self.stopping.clone();
         tokio::spawn(async move {
-            let ended = machine.watch().await;
+            let ended = tokio::select! {
+                ended = machine.watch() => ended,
+                () = stopping.cancelled() => return,
+            };
             if let Some(inner) = inner.upgrade() {
                 inner.machine_ended(&machine, ended).await;
             }

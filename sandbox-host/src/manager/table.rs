@@ -238,7 +238,9 @@ impl Table {
 
     /// A sandbox's machine, or why there is none.
     pub(super) fn machine(&self, id: SandboxId) -> Result<Arc<Machine>, String> {
-        match self.state.lock().slots.get(&id).map(|slot| &slot.standing) {
+        let state = self.state.lock();
+        match state.slots.get(&id).map(|slot| &slot.standing) {
+            None if state.closed => Err("the host was shut down".to_owned()),
             Some(Standing::Running(machine)) => Ok(Arc::clone(machine)),
             Some(Standing::Creating { .. }) => Err("it is being created".to_owned()),
             Some(Standing::Stopped { reason }) => Err(reason.clone()),
@@ -276,6 +278,17 @@ impl Table {
         // Elapsed or not, the newest number is the answer.
         let _ = tokio::time::timeout(wait, sequence.wait_for(|newest| *newest > seen)).await;
         *sequence.borrow()
+    }
+
+    /// Forgets all sandboxes, and returns those that run.
+    pub(super) fn leave(&self) -> Vec<Arc<Machine>> {
+        let mut state = self.state.lock();
+        let slots = std::mem::take(&mut state.slots);
+        let running = slots.into_values().filter_map(|slot| match slot.standing {
+            Standing::Running(machine) => Some(machine),
+            Standing::Creating { .. } | Standing::Stopped { .. } => None,
+        });
+        running.collect()
     }
 
     /// Takes no more creates.

@@ -1,3 +1,16 @@
 //! Tests that other crates and test targets run too.
 
+#[cfg(feature = "host")]
+pub mod bare;
 pub mod guest_contract;
+#[expect(
+    clippy::expect_used,
+    reason = "a check in tests, which fail by panicking"
+)]
+pub mod leftovers;
+#[cfg(feature = "host")]
+#[expect(
+    clippy::expect_used,
+    reason = "set-up of tests, which fail by panicking"
+)]
+pub mod seed;
