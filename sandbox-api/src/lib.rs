@@ -1,1 +1,1 @@
-//! Placeholder.
+//! REST, dashboard and the all-in-one daemon. Empty until they are built.

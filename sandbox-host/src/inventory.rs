@@ -24,8 +24,17 @@ const MANIFEST: &str = "manifest.json";
 /// Whose machine a folder holds, and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    pub(crate) size: MachineSize,
+    pub(crate) origin: Origin,
+    #[serde(rename = "use")]
     pub(crate) use_: Use,
+}
+
+/// What a machine is a clone of. Its disk lies on that image's, and its memory partly in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The key of a memory image.
+    pub(crate) memory_image: String,
+    pub(crate) size: MachineSize,
 }
 
 /// What a machine is for.
@@ -117,7 +126,10 @@ mod tests {
         let machine = Uuid::now_v7();
         let sandbox = SandboxId::from_uuid(Uuid::now_v7());
         let mut manifest = Manifest {
-            size: MachineSize::default(),
+            origin: Origin {
+                memory_image: "key".to_owned(),
+                size: MachineSize::default(),
+            },
             use_: Use::Creating {
                 sandbox,
                 generation: 3,

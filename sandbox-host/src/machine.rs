@@ -3,7 +3,7 @@
 use std::{fs::File, os::fd::AsRawFd, path::PathBuf, sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
-use sandbox_core::{host::HostError, size::MachineSize};
+use sandbox_core::host::HostError;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::{
     folder::SocketFolder,
     identity,
     image::MemoryImage,
+    inventory::Origin,
     link::client::GuestClient,
     qemu::{
         GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpEvent, Start,
@@ -31,7 +32,7 @@ const KILLED: &str = "its machine was ended from outside";
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) id: Uuid,
-    pub(crate) size: MachineSize,
+    pub(crate) origin: Origin,
     pub(crate) guest: GuestClient,
     process: MachineProcess,
     sockets: SocketFolder,
@@ -81,7 +82,7 @@ impl Machine {
         };
         let process = launch(&boot.setup.qemu, &folder, &config, Some(&state))
             .map_err(internal("starting QEMU"))?;
-        let machine = Self::attach(id, image.size, folder.clone(), process)
+        let machine = Self::attach(id, image.origin(), folder.clone(), process)
             .map_err(internal("connecting to QEMU"))?;
         let loaded = tokio::select! {
             loaded = machine.load(&state) => loaded,
@@ -127,18 +128,18 @@ impl Machine {
     /// Holds on to a machine that a former process of this host started, if it still runs.
     pub(crate) fn adopt(
         id: Uuid,
-        size: MachineSize,
+        origin: Origin,
         folder: PathBuf,
     ) -> std::io::Result<Option<Self>> {
         match find_in_folder(&folder, &process_name(id))? {
-            Some(process) => Self::attach(id, size, folder, process).map(Some),
+            Some(process) => Self::attach(id, origin, folder, process).map(Some),
             None => Ok(None),
         }
     }
 
     fn attach(
         id: Uuid,
-        size: MachineSize,
+        origin: Origin,
         folder: PathBuf,
         process: MachineProcess,
     ) -> std::io::Result<Self> {
@@ -147,7 +148,7 @@ impl Machine {
         let guest = GuestClient::new(sockets.connector(GUEST_SOCKET), not_running);
         Ok(Self {
             id,
-            size,
+            origin,
             guest,
             process,
             sockets,

@@ -5,7 +5,7 @@
 //! clone; the devices' state is a stream of some 0.3 MB beside it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, File},
     io,
@@ -27,6 +27,7 @@ use crate::{
     durable,
     folder::SocketFolder,
     identity,
+    inventory::Origin,
     link::client::GuestClient,
     qemu::{
         DISK_FILE, GUEST_SOCKET, MACHINE_TYPE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp,
@@ -40,7 +41,7 @@ const MEMORY_FILE: &str = "memory";
 const STATE_FILE: &str = "device.state";
 const STATE_SOCKET: &str = "state.sock";
 const CLONE_FILE: &str = "clone.qcow2";
-const MANIFEST_FILE: &str = "manifest.json";
+pub(super) const MANIFEST_FILE: &str = "manifest.json";
 
 /// A boot takes some three seconds under emulation; on a machine that is busy with other things
 /// many times that.
@@ -51,15 +52,33 @@ const BOOT_WRITES_MB: u64 = 256;
 
 /// What a memory image was made from. Everything that a restore must find unchanged is here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     template: String,
-    image_version: String,
+    pub(super) image_version: String,
     size: MachineSize,
+    pub(super) platform: Platform,
+}
+
+/// The part of it that is this machine's and this program's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Platform {
     machine_type: String,
     accelerator: String,
     qemu_version: String,
     kernel_version: String,
-    initramfs: String,
+    pub(super) initramfs: String,
+}
+
+impl Platform {
+    pub(super) fn of(boot: &BootParts) -> Self {
+        Self {
+            machine_type: MACHINE_TYPE.to_owned(),
+            accelerator: boot.accelerator.as_str().to_owned(),
+            qemu_version: boot.setup.qemu_version.clone(),
+            kernel_version: boot.setup.kernel.version.clone(),
+            initramfs: boot.initramfs_key.clone(),
+        }
+    }
 }
 
 /// A memory image on disk.
@@ -70,6 +89,15 @@ pub(crate) struct MemoryImage {
 }
 
 impl MemoryImage {
+    /// What a clone's manifest says of it.
+    pub(crate) fn origin(&self) -> Origin {
+        let key = self.folder.file_name().unwrap_or_default();
+        Origin {
+            memory_image: key.to_string_lossy().into_owned(),
+            size: self.size,
+        }
+    }
+
     pub(crate) fn ram_file(&self) -> PathBuf {
         self.folder.join(MEMORY_FILE)
     }
@@ -104,6 +132,15 @@ impl MemoryImages {
             images,
             made: Mutex::default(),
         })
+    }
+
+    /// Removes what an older program, kernel or QEMU made and no machine lies on.
+    pub(crate) fn remove_outdated(
+        &self,
+        boot: &BootParts,
+        in_use: &HashSet<String>,
+    ) -> io::Result<()> {
+        super::outdated::remove(&self.root, &self.images, &Platform::of(boot), in_use)
     }
 
     /// The memory image of a template at a size, booted now if it is the first use.
@@ -148,11 +185,7 @@ impl MemoryImages {
             template: template.to_string(),
             image_version,
             size,
-            machine_type: MACHINE_TYPE.to_owned(),
-            accelerator: boot.accelerator.as_str().to_owned(),
-            qemu_version: boot.setup.qemu_version.clone(),
-            kernel_version: boot.setup.kernel.version.clone(),
-            initramfs: boot.initramfs_key.clone(),
+            platform: Platform::of(boot),
         };
         let text = serde_json::to_vec(&manifest)
             .map_err(|error| HostError::Internal(format!("writing a manifest: {error}")))?;
@@ -204,6 +237,9 @@ impl MemoryImages {
             return Err(process.0.own_words_or(folder, error).await);
         }
         process.0.kill().await.map_err(step("ending QEMU"))?;
+        for socket in [QMP_SOCKET, GUEST_SOCKET] {
+            fs::remove_file(folder.join(socket)).map_err(step("removing a socket"))?;
+        }
 
         File::open(folder.join(MEMORY_FILE))
             .and_then(|file| file.sync_all())

@@ -171,11 +171,10 @@ mod tests {
             "{physical} bytes on disk"
         );
 
-        let check = run(
-            &setup.mke2fs.with_file_name("e2fsck"),
-            ["-fn".as_ref(), image.as_os_str()],
-        );
-        check.await.expect("e2fsck finds nothing to mend");
+        let e2fsck = setup.mke2fs.with_file_name("e2fsck");
+        run(&e2fsck, ["-fn".as_ref(), image.as_os_str()])
+            .await
+            .expect("e2fsck finds nothing to mend");
         let again = ensure_minimal(folder.path(), &setup, 5120).await.unwrap();
         assert_eq!(again.0, place);
         let left: Vec<_> = fs::read_dir(folder.path().join(MINIMAL)).unwrap().collect();

@@ -14,6 +14,7 @@ mod ext4;
 mod initramfs;
 mod memory;
 mod minimal;
+mod outdated;
 
 use std::fmt::Write;
 

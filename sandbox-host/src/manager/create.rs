@@ -128,7 +128,7 @@ impl Inner {
             )
             .await?;
         self.identify(&machine, order).await.map_err(boot_error)?;
-        self.record_running(machine.id, order)
+        self.record_running(&machine, order)
             .await
             .map_err(boot_error)?;
         Ok(machine)
@@ -162,7 +162,7 @@ impl Inner {
         let root = self.inventory.root();
         space::require(root, space::SPARE_MB)?;
         let manifest = Manifest {
-            size: image.size,
+            origin: image.origin(),
             use_,
         };
         let inner = Arc::clone(self);
@@ -185,10 +185,9 @@ impl Inner {
             sandbox: order.id,
             generation: order.generation,
         };
-        let size = order.size;
-        self.record(machine.id, Manifest { size, use_ }).await?;
+        self.record(machine, use_).await?;
         self.identify(machine, order).await?;
-        self.record_running(machine.id, order).await
+        self.record_running(machine, order).await
     }
 
     async fn identify(&self, machine: &Machine, order: &HostCreate) -> Result<(), ClaimError> {
@@ -203,26 +202,21 @@ impl Inner {
 
     async fn record_running(
         self: &Arc<Self>,
-        machine: Uuid,
+        machine: &Machine,
         order: &HostCreate,
     ) -> Result<(), ClaimError> {
         let use_ = Use::Running {
             sandbox: order.id,
             generation: order.generation,
         };
-        self.record(
-            machine,
-            Manifest {
-                size: order.size,
-                use_,
-            },
-        )
-        .await
+        self.record(machine, use_).await
     }
 
-    async fn record(self: &Arc<Self>, machine: Uuid, manifest: Manifest) -> Result<(), ClaimError> {
+    async fn record(self: &Arc<Self>, machine: &Machine, use_: Use) -> Result<(), ClaimError> {
         let inner = Arc::clone(self);
-        spawn_blocking(move || inner.inventory.write(machine, &manifest))
+        let id = machine.id;
+        let origin = machine.origin.clone();
+        spawn_blocking(move || inner.inventory.write(id, &Manifest { origin, use_ }))
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(ClaimError::Record)

@@ -258,7 +258,8 @@ impl Inner {
             self.discard(machine).await;
         } else if let Some(stopped) = self.table.stop(machine, &reason) {
             tracing::info!(sandbox = %stopped.sandbox(), reason, "a sandbox's machine ended");
-            self.note(machine.id, stopped.manifest(machine.size)).await;
+            self.note(machine.id, stopped.manifest(machine.origin.clone()))
+                .await;
         }
     }
 

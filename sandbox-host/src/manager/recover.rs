@@ -1,6 +1,6 @@
 //! Taking up a data folder that another process has used, whatever became of that process.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{collections::HashSet, fs, io, path::Path, sync::Arc};
 
 use super::Inner;
 use crate::{
@@ -15,11 +15,13 @@ const ENDED_MEANWHILE: &str = "its machine ended while the host was down";
 impl Inner {
     /// Reads the inventory: adopts what runs, notes what has ended, removes what was half-made.
     pub(super) async fn recover(self: &Arc<Self>) -> io::Result<()> {
+        let mut in_use = HashSet::new();
         for (id, manifest) in self.inventory.scan()? {
-            let Some(Manifest { size, use_ }) = manifest else {
+            let Some(Manifest { origin, use_ }) = manifest else {
                 self.clear_machine(id).await?;
                 continue;
             };
+            in_use.insert(origin.memory_image.clone());
             match use_ {
                 Use::Waiting | Use::Creating { .. } => self.clear_machine(id).await?,
                 Use::Stopped {
@@ -32,7 +34,7 @@ impl Inner {
                 Use::Running {
                     sandbox,
                     generation,
-                } => match Machine::adopt(id, size, self.inventory.folder(id))? {
+                } => match Machine::adopt(id, origin.clone(), self.inventory.folder(id))? {
                     Some(machine) => {
                         let machine = Arc::new(machine);
                         tracing::info!(%sandbox, pid = machine.pid(), "adopted a running sandbox");
@@ -47,13 +49,13 @@ impl Inner {
                             generation,
                             reason: reason.clone(),
                         };
-                        self.note(id, Manifest { size, use_ }).await;
+                        self.note(id, Manifest { origin, use_ }).await;
                         self.table.insert_stopped(sandbox, generation, id, reason);
                     }
                 },
             }
         }
-        Ok(())
+        self.images.remove_outdated(&self.boot, &in_use)
     }
 
     /// Removes images that were being made when the process ended, with the guests that booted for

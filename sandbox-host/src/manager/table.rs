@@ -11,14 +11,13 @@ use parking_lot::Mutex;
 use sandbox_core::{
     host::{HostError, HostReport, HostSandbox, HostSandboxState},
     id::{HostId, SandboxId},
-    size::MachineSize,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    inventory::{Manifest, Use},
+    inventory::{Manifest, Origin, Use},
     machine::Machine,
 };
 
@@ -79,8 +78,11 @@ impl JustStopped {
         }
     }
 
-    pub(super) fn manifest(self, size: MachineSize) -> Manifest {
-        Manifest { size, use_: self.0 }
+    pub(super) fn manifest(self, origin: Origin) -> Manifest {
+        Manifest {
+            origin,
+            use_: self.0,
+        }
     }
 }
 
