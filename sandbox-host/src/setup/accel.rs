@@ -148,3 +148,40 @@ async fn kvm_boots(setup: &Setup, initramfs: &Path) -> bool {
     // A guest that crashes early ends QEMU as well: only the agent's word counts.
     ended && String::from_utf8_lossy(&said).contains(PROBE_WORD)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::BootParts;
+
+    #[tokio::test]
+    async fn the_probes_answer_is_kept_until_the_machine_boots_again() {
+        let data = tempfile::tempdir().unwrap();
+        let boot = BootParts::prepare(data.path(), None)
+            .await
+            .expect("`make test` sets it up");
+        let memo = data.path().join("accelerator.json");
+        let mut kept = read(&memo).unwrap();
+        assert_eq!(kept.accelerator, boot.accelerator);
+
+        // What is kept is believed, even where it is the other one …
+        let other = match boot.accelerator {
+            Accelerator::Kvm => Accelerator::Tcg,
+            Accelerator::Tcg => Accelerator::Kvm,
+        };
+        kept.accelerator = other;
+        durable::write_json(&memo, &kept).unwrap();
+        let chosen = choose_accelerator(&boot.setup, &boot.initramfs, &memo)
+            .await
+            .unwrap();
+        assert_eq!(chosen, other);
+
+        // … but not behind another boot of the machine.
+        kept.boot_id = "another boot".to_owned();
+        durable::write_json(&memo, &kept).unwrap();
+        let chosen = choose_accelerator(&boot.setup, &boot.initramfs, &memo)
+            .await
+            .unwrap();
+        assert_eq!(chosen, boot.accelerator);
+    }
+}

@@ -86,17 +86,26 @@ impl Kernel {
         Ok(ordered)
     }
 
+    /// Whether the module is part of the kernel's own file.
+    fn is_builtin(&self, name: &str) -> bool {
+        std::fs::read_to_string(self.modules.join("modules.builtin"))
+            .is_ok_and(|builtin| lists(&builtin, name))
+    }
+
     fn add_module(&self, name: &str, ordered: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
         if ordered.iter().any(|(present, _)| present == name) {
             return Ok(());
         }
-        let path = find_module(&self.modules.join("kernel/drivers"), name)?.ok_or_else(|| {
-            io::Error::other(format!(
+        let Some(path) = find_module(&self.modules.join("kernel/drivers"), name)? else {
+            if self.is_builtin(name) {
+                return Ok(());
+            }
+            return Err(io::Error::other(format!(
                 "kernel {} has no uncompressed module {name} below {}",
                 self.version,
                 self.modules.display()
-            ))
-        })?;
+            )));
+        };
         let content = std::fs::read(path)?;
         for dependency in dependencies(&content) {
             self.add_module(&dependency, ordered)?;
@@ -104,6 +113,19 @@ impl Kernel {
         ordered.push((name.to_owned(), content));
         Ok(())
     }
+}
+
+/// Whether a list of files as in `modules.builtin` has the module.
+fn lists(builtin: &str, name: &str) -> bool {
+    builtin
+        .lines()
+        .any(|line| is_module(line.rsplit('/').next().unwrap_or(line), name))
+}
+
+/// File names use either sign where module names use the underscore.
+fn is_module(file: &str, name: &str) -> bool {
+    file.strip_suffix(".ko")
+        .is_some_and(|stem| stem.replace('-', "_") == name)
 }
 
 /// Orders versions by their numbers: 6.1.0-9 before 6.1.0-56.
@@ -121,11 +143,11 @@ fn find_module(folder: &Path, name: &str) -> io::Result<Option<PathBuf>> {
             if let Some(found) = find_module(&entry.path(), name)? {
                 return Ok(Some(found));
             }
-        } else if entry.file_name().to_str().is_some_and(|file| {
-            // File names use either sign where module names use the underscore.
-            file.strip_suffix(".ko")
-                .is_some_and(|stem| stem.replace('-', "_") == name)
-        }) {
+        } else if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|file| is_module(file, name))
+        {
             return Ok(Some(entry.path()));
         }
     }
@@ -163,6 +185,13 @@ mod tests {
         assert_eq!(dependencies(module), ["virtio", "virtio_ring"]);
         assert!(dependencies(b"license=GPL\0depends=\0x").is_empty());
         assert!(dependencies(b"").is_empty());
+    }
+
+    #[test]
+    fn a_driver_within_the_kernel_is_found_in_its_list() {
+        let builtin = "kernel/fs/ext4/ext4.ko\nkernel/drivers/char/hw_random/virtio-rng.ko\n";
+        assert!(lists(builtin, "ext4") && lists(builtin, "virtio_rng"));
+        assert!(!lists(builtin, "rng") && !lists("", "ext4"));
     }
 
     #[test]

@@ -20,9 +20,10 @@ pub(crate) use accel::{Accelerator, choose_accelerator};
 pub use doctor::{Check, DoctorReport, Verdict, doctor};
 pub(crate) use kernel::Kernel;
 
-/// Packages that hold the programs, in one command: Debian's `qemu-system-x86` and a `qemu-utils`
-/// of another version exclude each other.
-const MEND_QEMU: &str = "apt-get install --no-install-recommends qemu-system-x86 qemu-utils";
+/// One version of both in one command: Debian's `qemu-system-x86` and a `qemu-utils` of another
+/// version exclude each other, and a newer one may be there.
+const MEND_QEMU: &str = "sh -c 'v=$(apt-cache policy qemu-system-x86 | sed -n \"s/.*Candidate: //p\"); \
+apt-get install --no-install-recommends --allow-downgrades qemu-system-x86=$v qemu-utils=$v'";
 const MEND_E2FSPROGS: &str = "apt-get install e2fsprogs";
 const MEND_BUSYBOX: &str = "apt-get install busybox-static";
 
