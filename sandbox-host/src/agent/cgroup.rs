@@ -6,7 +6,11 @@ use std::{fs, io, os::fd::OwnedFd, path::Path};
 use super::sys;
 
 const ROOT: &str = "/sys/fs/cgroup";
-const PIDS_MAX: u32 = 4096;
+/// Memory for each process that there may be. The kernel spends some 100 KiB on the smallest, and a
+/// machine whose memory is all processes stands still.
+const BYTES_PER_PROCESS: u64 = 512 * 1024;
+const PIDS_MIN: u64 = 256;
+const PIDS_MAX: u64 = 32 * 1024;
 /// Of what is free at boot, the part that children can't have. Their limit must come before the
 /// machine's own, where the kernel looks long for pages before it kills anyone.
 const AGENT_MEMORY_BYTES: u64 = 24 * 1024 * 1024;
@@ -22,7 +26,8 @@ pub(crate) fn prepare() -> io::Result<OwnedFd> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let _ = fs::write(children.join("pids.max"), PIDS_MAX.to_string());
+    let pids = (sys::memory_bytes() / BYTES_PER_PROCESS).clamp(PIDS_MIN, PIDS_MAX);
+    let _ = fs::write(children.join("pids.max"), pids.to_string());
     let for_children = sys::free_memory_bytes()
         .saturating_sub(AGENT_MEMORY_BYTES)
         .max(sys::memory_bytes() / 2);

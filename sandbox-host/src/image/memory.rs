@@ -15,13 +15,16 @@ use std::{
 };
 
 use sandbox_core::{host::HostError, name::TemplateName, size::MachineSize};
-use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixListener,
     sync::{Mutex, watch},
 };
 
-use super::{MINIMAL, content_key, ensure_minimal};
+use super::{
+    MINIMAL, content_key, ensure_minimal,
+    manifest::{MANIFEST_FILE, Manifest, Platform},
+    outdated,
+};
 use crate::{
     boot::BootParts,
     durable,
@@ -30,8 +33,8 @@ use crate::{
     inventory::Origin,
     link::client::GuestClient,
     qemu::{
-        DISK_FILE, GUEST_SOCKET, MACHINE_TYPE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp,
-        Start, console_tail, launch,
+        DISK_FILE, GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start,
+        console_tail, launch,
     },
     setup::run,
     space,
@@ -41,7 +44,6 @@ const MEMORY_FILE: &str = "memory";
 const STATE_FILE: &str = "device.state";
 const STATE_SOCKET: &str = "state.sock";
 const CLONE_FILE: &str = "clone.qcow2";
-pub(super) const MANIFEST_FILE: &str = "manifest.json";
 
 /// A boot takes some three seconds under emulation; on a machine that is busy with other things
 /// many times that.
@@ -49,37 +51,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// What a boot writes to its memory file and disk, in MiB, beyond which it needs more by its size.
 const BOOT_WRITES_MB: u64 = 256;
-
-/// What a memory image was made from. Everything that a restore must find unchanged is here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    template: String,
-    pub(super) image_version: String,
-    size: MachineSize,
-    pub(super) platform: Platform,
-}
-
-/// The part of it that is this machine's and this program's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Platform {
-    machine_type: String,
-    accelerator: String,
-    qemu_version: String,
-    kernel_version: String,
-    pub(super) initramfs: String,
-}
-
-impl Platform {
-    pub(super) fn of(boot: &BootParts) -> Self {
-        Self {
-            machine_type: MACHINE_TYPE.to_owned(),
-            accelerator: boot.accelerator.as_str().to_owned(),
-            qemu_version: boot.setup.qemu_version.clone(),
-            kernel_version: boot.setup.kernel.version.clone(),
-            initramfs: boot.initramfs_key.clone(),
-        }
-    }
-}
 
 /// A memory image on disk.
 #[derive(Debug, Clone)]
@@ -140,7 +111,7 @@ impl MemoryImages {
         boot: &BootParts,
         in_use: &HashSet<String>,
     ) -> io::Result<()> {
-        super::outdated::remove(&self.root, &self.images, &Platform::of(boot), in_use)
+        outdated::remove(&self.root, &self.images, &Platform::of(boot), in_use)
     }
 
     /// The memory image of a template at a size, booted now if it is the first use.

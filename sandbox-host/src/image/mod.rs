@@ -12,6 +12,7 @@
 
 mod ext4;
 mod initramfs;
+mod manifest;
 mod memory;
 mod minimal;
 mod outdated;

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     MINIMAL,
-    memory::{MANIFEST_FILE, Manifest, Platform},
+    manifest::{MANIFEST_FILE, Manifest, Platform},
 };
 use crate::durable;
 
