@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Error,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// A sandbox whose making has begun.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begun {
     /// Its record, `pending` unless the request found it running already.
     pub record: SandboxRecord,

@@ -41,6 +41,12 @@ pub enum Error {
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used for a different request")]
     IdempotencyMismatch,
+    /// Whoever asked did not show who it is, or with a key that is not known here.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// The other side can't do this, such as one of another version.
+    #[error("{0}")]
+    Unsupported(String),
     /// The guest refused.
     #[error(transparent)]
     Guest(GuestError),

@@ -10,6 +10,8 @@ mod agent_binary;
 #[cfg(feature = "host")]
 mod boot;
 #[cfg(feature = "host")]
+mod clock;
+#[cfg(feature = "host")]
 mod durable;
 #[cfg(feature = "host")]
 mod folder;
@@ -37,6 +39,8 @@ pub mod testkit;
 
 #[cfg(feature = "agent-binary")]
 pub use agent_binary::agent_binary;
+#[cfg(feature = "host")]
+pub use clock::SystemClock;
 #[cfg(feature = "host")]
 pub use manager::{HostConfig, HostManager};
 #[cfg(feature = "host")]

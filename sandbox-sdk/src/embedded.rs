@@ -3,22 +3,17 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use async_trait::async_trait;
-use chrono::{DateTime, SubsecRound, Utc};
 use sandbox_core::{
     audit::Actor,
-    clock::{Clock, Timestamp},
     engine::{Engine, EngineConfig, Parts},
     host::HostError,
     name::TemplateName,
     size::MachineSize,
 };
-use sandbox_host::{HostConfig, HostManager};
+use sandbox_host::{HostConfig, HostManager, SystemClock};
 use sandbox_store::SqliteStore;
-use uuid::Uuid;
 
 use crate::{Client, Error, Result};
 
@@ -161,27 +156,5 @@ fn from_host(error: HostError) -> Error {
         }
         HostError::Unavailable(_) => Error::Unavailable(words),
         _ => Error::Host(words),
-    }
-}
-
-/// The machine's own clock.
-struct SystemClock;
-
-#[async_trait]
-impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that the others stand for"
-    )]
-    fn now(&self) -> Timestamp {
-        DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6)
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-
-    fn new_uuid(&self) -> Uuid {
-        Uuid::now_v7()
     }
 }

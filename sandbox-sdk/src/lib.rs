@@ -27,6 +27,9 @@
 //! nothing: sandboxes run until they are destroyed, their timeout passes, or the machine goes down,
 //! and a client opened later on the same data folder finds them again.
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 mod client;
 mod command;
 mod create;
@@ -34,6 +37,8 @@ mod create;
 mod embedded;
 mod files;
 mod process;
+#[cfg(feature = "remote")]
+pub mod rpc;
 mod sandbox;
 
 pub use client::Client;
@@ -43,6 +48,8 @@ pub use create::Create;
 pub use embedded::EmbeddedConfig;
 pub use files::Files;
 pub use process::{Process, ProcessEvent};
+#[cfg(feature = "remote")]
+pub use rpc::RemoteConfig;
 pub use sandbox::Sandbox;
 
 #[cfg(feature = "embedded")]

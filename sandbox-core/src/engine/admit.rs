@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     guest::{CallError, Guest},
     id::SandboxId,
-    lifecycle::{Change, Transition, transition},
+    lifecycle::{Change, Denied, Transition, transition},
     sandbox::{SandboxRecord, SandboxState},
     store::StoreError,
 };
@@ -65,6 +65,21 @@ impl Admissions {
 
     pub(super) fn forget(&self, id: SandboxId) {
         self.lock().remove(&id);
+    }
+}
+
+/// The error of a use that the table denies. Of a sandbox that has ended, the record knows better
+/// why than the table does.
+fn refusal(record: &SandboxRecord, denied: Denied) -> Error {
+    match Error::from(denied) {
+        Error::InvalidState { id, state, .. }
+            if record.operation.is_none()
+                && matches!(state, SandboxState::Stopped | SandboxState::Error) =>
+        {
+            let reason = record.reason.clone();
+            Error::InvalidState { id, state, reason }
+        }
+        other => other,
     }
 }
 
@@ -170,7 +185,7 @@ impl Inner {
                 Ok(Transition::Remove(_) | Transition::Already(_)) => continue,
                 Err(denied) => {
                     self.admissions.forget(id);
-                    return Err(denied.into());
+                    return Err(refusal(&record, denied));
                 }
             };
             let unchanged = next.record.expires_at == record.expires_at;

@@ -28,6 +28,9 @@ use crate::{
 /// costs and doubles nothing.
 const READ_ATTEMPTS: u32 = 5;
 
+/// Between two reads of output that is only counted.
+const COUNTING_PAUSE: Duration = Duration::from_millis(200);
+
 impl Engine {
     /// Runs a command to its end and gives all it wrote, up to the configured bound. When the
     /// caller goes away the process goes on, and never waits for a reader.
@@ -75,8 +78,10 @@ impl Inner {
         let pid = started.pid;
         let mut gathered = Gathered::new(self.config.exec_output_max_bytes);
         let mut output = started.output;
+        let mut paused = false;
         loop {
             let (offset, exit) = (output.next_offset, output.exit);
+            let behind = output.dropped_bytes > 0;
             let had_room = gathered.has_room();
             gathered.take(output);
             if let Some(exit) = exit {
@@ -85,9 +90,17 @@ impl Inner {
             if had_room && !gathered.has_room() {
                 self.detach(id, pid).await?;
             }
+            // What is only counted need not travel: it is left to be dropped in the guest, unless
+            // the last pause showed that there is not so much of it.
+            paused = !gathered.has_room() && (behind || !paused);
+            let pause = if paused {
+                COUNTING_PAUSE
+            } else {
+                Duration::ZERO
+            };
             output = tokio::select! {
                 biased;
-                read = self.read(id, pid, offset) => read?,
+                read = self.read_after(pause, id, pid, offset) => read?,
                 () = caller.closed() => {
                     self.detach(id, pid).await?;
                     return Err(stopping());
@@ -103,6 +116,19 @@ impl Inner {
     async fn detach(&self, id: SandboxId, pid: u32) -> Result<(), Error> {
         self.call(id, |guest| async move { guest.detach_output(pid).await })
             .await
+    }
+
+    async fn read_after(
+        &self,
+        pause: Duration,
+        id: SandboxId,
+        pid: u32,
+        offset: u64,
+    ) -> Result<Output, Error> {
+        if !pause.is_zero() {
+            self.clock.sleep(pause).await;
+        }
+        self.read(id, pid, offset).await
     }
 
     async fn read(&self, id: SandboxId, pid: u32, offset: u64) -> Result<Output, Error> {

@@ -53,7 +53,7 @@ async fn ensure(shared: &Path) -> PathBuf {
         .await
         .expect("the task ends")
         .expect("locking the seed");
-    if !seed.join(READY).is_file() {
+    if !is_newer(&seed.join(READY)) {
         let mut config = HostConfig::new(&seed);
         config.pool_size = 0;
         let host = HostManager::open(config).await.expect("opening the seed");
@@ -61,10 +61,21 @@ async fn ensure(shared: &Path) -> PathBuf {
             .await
             .expect("booting the template");
         host.shutdown().await;
-        File::create(seed.join(READY)).expect("marking the seed ready");
+        // Written anew each time, so that its time moves on.
+        fs::write(seed.join(READY), b"ready\n").expect("marking the seed ready");
         forget_old(shared, &seed);
     }
     seed
+}
+
+/// Whether the seed was made or looked at after this program was built: what images are made from,
+/// and how they are named, may have changed since.
+fn is_newer(ready: &Path) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified());
+    let (Ok(ready), Ok(program)) = (modified(ready), std::env::current_exe()) else {
+        return false;
+    };
+    modified(&program).is_ok_and(|built| built < ready)
 }
 
 fn link(seed: &Path, data: &Path) -> io::Result<()> {

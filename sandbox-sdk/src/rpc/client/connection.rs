@@ -1,0 +1,235 @@
+//! One connection to a control plane.
+
+use std::{
+    future::Future,
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use sandbox_core::error::Error;
+use tarpc::{client::RpcError, context::Context};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    task::AbortHandle,
+};
+use tokio_util::codec::Framed;
+use uuid::Uuid;
+
+use crate::rpc::{
+    address::Address,
+    codec::ClientCodec,
+    protocol::{
+        ClientHello, ControlPlaneClient, PROTOCOL_VERSION, Refusal, ServerHello, understands,
+    },
+};
+
+/// How long making a connection may take, the first words included.
+pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// How often the other side is asked whether it is there.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// How long it may take to answer.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(10);
+/// The most calls at a time; fewer than the server takes, since it counts those that we gave up
+/// until it hears of that.
+const IN_FLIGHT_MAX: usize = 384;
+
+pub(super) struct Connection {
+    pub(super) client: ControlPlaneClient,
+    /// Which process is at the other end.
+    pub(super) instance: Uuid,
+    lost: AtomicBool,
+    dispatch: Task,
+    _heartbeat: Task,
+}
+
+/// A task that ends with its owner.
+struct Task(AbortHandle);
+
+impl Task {
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum DialError {
+    /// Nobody answers for now.
+    Unreachable(String),
+    /// It would go the same way again.
+    Refused(Error),
+}
+
+impl DialError {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Unreachable(words) => Error::Unavailable(words),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
+impl Connection {
+    pub(super) async fn dial(
+        address: &Address,
+        key: Option<&str>,
+        limit: Duration,
+    ) -> Result<Self, DialError> {
+        let unreachable = |words: &dyn std::fmt::Display| {
+            DialError::Unreachable(format!(
+                "can't reach the control plane at {address}: {words}"
+            ))
+        };
+        let dialling = async {
+            let io = |error: io::Error| unreachable(&error);
+            match address {
+                Address::Unix(path) => {
+                    greet(
+                        UnixStream::connect(path).await.map_err(io)?,
+                        address,
+                        key,
+                        limit,
+                    )
+                    .await
+                }
+                Address::Tcp(place) => {
+                    let stream = TcpStream::connect(place).await.map_err(io)?;
+                    stream.set_nodelay(true).map_err(io)?;
+                    greet(stream, address, key, limit).await
+                }
+            }
+        };
+        match tokio::time::timeout(limit, dialling).await {
+            Ok(done) => done,
+            Err(_) => Err(unreachable(&format_args!("no answer in {limit:?}"))),
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire) || self.dispatch.0.is_finished()
+    }
+
+    /// Ends the connection. Calls on it fail, and are sent again on the next.
+    pub(super) fn give_up(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.dispatch.0.abort();
+    }
+}
+
+async fn greet(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    address: &Address,
+    key: Option<&str>,
+    limit: Duration,
+) -> Result<Connection, DialError> {
+    let transport = Framed::new(stream, ClientCodec::new());
+    let mut config = tarpc::client::Config::default();
+    config.max_in_flight_requests = IN_FLIGHT_MAX;
+    let tarpc::client::NewClient { client, dispatch } = ControlPlaneClient::new(config, transport);
+    let dispatch = Task::spawn(async move {
+        if let Err(error) = dispatch.await {
+            tracing::debug!(%error, "the connection to the control plane was lost");
+        }
+    });
+    let hello = ClientHello {
+        protocol_version: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: key.map(str::to_owned),
+    };
+    let answer = client.hello(context(limit), hello).await;
+    let hello = judge(answer, address)?;
+    let heartbeat = Task::spawn(watch_over(client.clone(), dispatch.0.clone()));
+    Ok(Connection {
+        client,
+        instance: hello.instance,
+        lost: AtomicBool::new(false),
+        dispatch,
+        _heartbeat: heartbeat,
+    })
+}
+
+/// What an answer to `hello` means.
+fn judge(
+    answer: Result<Result<ServerHello, Refusal>, RpcError>,
+    address: &Address,
+) -> Result<ServerHello, DialError> {
+    let too_far = |protocol, version: &str| {
+        DialError::Refused(Error::Unsupported(format!(
+            "the control plane at {address} is of version {version} (protocol {protocol}), this \
+             client of version {} (protocol {PROTOCOL_VERSION}); use releases that lie closer \
+             together",
+            env!("CARGO_PKG_VERSION"),
+        )))
+    };
+    match answer {
+        Ok(Ok(hello)) if understands(PROTOCOL_VERSION, hello.protocol_version) => Ok(hello),
+        Ok(Ok(hello)) => Err(too_far(hello.protocol_version, &hello.version)),
+        Ok(Err(Refusal::Protocol {
+            server_protocol_version,
+            server_version,
+        })) => Err(too_far(server_protocol_version, &server_version)),
+        Ok(Err(Refusal::Unauthorized)) => Err(DialError::Refused(Error::Unauthorized(format!(
+            "the control plane at {address} does not accept this API key"
+        )))),
+        Err(error) => Err(DialError::Unreachable(format!(
+            "{address} does not answer as a control plane does: {error}"
+        ))),
+    }
+}
+
+/// Ends a connection whose other side has gone without a word: everything that waits on it then
+/// learns of that.
+async fn watch_over(client: ControlPlaneClient, dispatch: AbortHandle) {
+    loop {
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+        if client.heartbeat(context(HEARTBEAT_LIMIT)).await.is_err() {
+            dispatch.abort();
+            return;
+        }
+    }
+}
+
+fn context(limit: Duration) -> Context {
+    let mut context = tarpc::context::current();
+    context.deadline = Instant::now() + limit;
+    context
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(protocol_version: u32) -> Result<ServerHello, DialError> {
+        let address = Address::Tcp("there:1".to_owned());
+        let hello = ServerHello {
+            protocol_version,
+            version: "9.8.7".to_owned(),
+            instance: Uuid::nil(),
+            capabilities: Vec::new(),
+        };
+        judge(Ok(Ok(hello)), &address)
+    }
+
+    #[test]
+    fn neighbouring_versions_go_together_and_others_are_told_what_to_do() {
+        assert!(answer(PROTOCOL_VERSION).is_ok());
+        assert!(answer(PROTOCOL_VERSION + 1).is_ok());
+        for other in [0, PROTOCOL_VERSION + 2, u32::MAX] {
+            let Err(DialError::Refused(Error::Unsupported(words))) = answer(other) else {
+                panic!("protocol {other} was accepted");
+            };
+            assert!(
+                words.contains("9.8.7") && words.contains("there:1"),
+                "{words}"
+            );
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The client's end: one connection, shared by all calls and dialled again when it is lost.
+//!
+//! ```text
+//! connected ──lost──► dialling, pausing longer each time ──► connected
+//!     ▲                    │ calls wait and are sent again       │ the same process: any call
+//!     │                    └─ patience at an end: calls fail     │ another one: calls that may
+//!     └──────────────────────────────────────────────────────────┘ be done twice without harm
+//! ```
+
+mod api;
+mod connection;
+mod exec;
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use sandbox_core::error::Error;
+use tarpc::{client::RpcError, context::Context};
+use tokio::{sync::Mutex, time::Instant};
+use uuid::Uuid;
+
+use super::{address::Address, protocol::ControlPlaneClient};
+use crate::{Client, Result};
+use connection::{Connection, DialError};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How a control plane is reached.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RemoteConfig {
+    /// `unix:/path/to/socket` or `tcp:HOST:PORT`.
+    pub address: String,
+    /// The API key. A unix socket that the caller may open asks for none.
+    pub key: Option<String>,
+    /// How long a call waits for a lost connection to come back before it fails; 15 s by default.
+    pub patience: Duration,
+}
+
+impl RemoteConfig {
+    /// The default, for this address.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            key: None,
+            patience: Duration::from_secs(15),
+        }
+    }
+
+    /// With this API key. It travels as it is: over TCP, use it on a network that you trust.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// With calls that wait this long for a lost connection to come back.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+impl fmt::Debug for RemoteConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key stays out of logs.
+        f.debug_struct("RemoteConfig")
+            .field("address", &self.address)
+            .field("key", &self.key.as_ref().map(|_| "…"))
+            .field("patience", &self.patience)
+            .finish()
+    }
+}
+
+impl Client {
+    /// Connects to a control plane that listens at `unix:/path/to/socket` or `tcp:HOST:PORT`.
+    ///
+    /// A connection that is lost later is made again by itself, and calls go on over it; see
+    /// [`RemoteConfig::patience`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), sandbox_sdk::Error> {
+    /// use sandbox_sdk::Client;
+    ///
+    /// let client = Client::connect("unix:/var/lib/sandbox/sandboxd.sock").await?;
+    /// let sandbox = client.create().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for an address that is none, [`Error::Unavailable`] where nobody
+    /// answers, [`Error::Unauthorized`] where a key is needed, [`Error::Unsupported`] where the
+    /// other side is of a version too far from ours.
+    pub async fn connect(address: impl Into<String>) -> Result<Self> {
+        Self::connect_with(RemoteConfig::new(address)).await
+    }
+
+    /// Like [`connect`](Self::connect), with a key and other settings.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_with(config: RemoteConfig) -> Result<Self> {
+        Ok(Self::from_api(Arc::new(Remote::connect(config).await?)))
+    }
+}
+
+/// A control plane elsewhere.
+pub(super) struct Remote {
+    address: Address,
+    key: Option<String>,
+    patience: Duration,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+/// Whether a call may be sent again after its answer was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Done twice is as good as once.
+    Always,
+    /// It carries a request ID, which the process that got it knows.
+    SameInstance,
+}
+
+impl Remote {
+    async fn connect(config: RemoteConfig) -> Result<Self> {
+        let address: Address = config.address.parse()?;
+        let first = Connection::dial(&address, config.key.as_deref(), connection::DIAL_LIMIT).await;
+        let first = first.map_err(DialError::into_error)?;
+        Ok(Self {
+            address,
+            key: config.key,
+            patience: config.patience,
+            connection: Mutex::new(Some(Arc::new(first))),
+        })
+    }
+
+    /// One call, sent again where its connection is lost.
+    async fn call<T, F>(
+        &self,
+        again: Again,
+        limit: Duration,
+        send: impl Fn(ControlPlaneClient, Context) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<Result<T, Error>, RpcError>>,
+    {
+        let mut sent_to: Option<Uuid> = None;
+        let mut until = Instant::now() + self.patience;
+        loop {
+            let connection = match self.connected(until).await {
+                Ok(connection) => connection,
+                Err(DialError::Unreachable(words)) if sent_to.is_some() => {
+                    return Err(maybe_done(&words));
+                }
+                Err(error) => return Err(error.into_error()),
+            };
+            if again == Again::SameInstance
+                && sent_to.is_some_and(|instance| instance != connection.instance)
+            {
+                return Err(maybe_done("the control plane was started anew"));
+            }
+            let mut context = tarpc::context::current();
+            context.deadline = std::time::Instant::now() + limit;
+            let error = match send(connection.client.clone(), context).await {
+                Ok(answer) => return answer,
+                Err(error) => error,
+            };
+            match error {
+                RpcError::Shutdown | RpcError::Channel(_) => {
+                    connection.give_up();
+                    if sent_to.is_none() || Instant::now() > until {
+                        if sent_to.is_some() {
+                            return Err(maybe_done(&format!("{}: connection lost", self.address)));
+                        }
+                        until = Instant::now() + self.patience;
+                    }
+                    sent_to = Some(connection.instance);
+                }
+                RpcError::DeadlineExceeded => {
+                    let words = format!("{} gave no answer in {limit:?}", self.address);
+                    return Err(maybe_done(&words));
+                }
+                RpcError::Send(problem) => return Err(Error::InvalidRequest(problem.to_string())),
+                RpcError::Server(refusal) => return Err(Error::Unavailable(refusal.detail)),
+            }
+        }
+    }
+
+    /// The connection, made again where it was lost, for as long as there is time.
+    async fn connected(&self, until: Instant) -> Result<Arc<Connection>, DialError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_lost()) {
+            return Ok(Arc::clone(connection));
+        }
+        *slot = None;
+        let mut pause = BACKOFF_FIRST;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let limit = left.clamp(BACKOFF_MAX, connection::DIAL_LIMIT);
+            match Connection::dial(&self.address, self.key.as_deref(), limit).await {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    *slot = Some(Arc::clone(&connection));
+                    return Ok(connection);
+                }
+                Err(DialError::Unreachable(words)) => {
+                    if Instant::now() + pause > until {
+                        return Err(DialError::Unreachable(words));
+                    }
+                }
+                Err(refused) => return Err(refused),
+            }
+            tokio::time::sleep(shorter_by_chance(pause)).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+/// Up to a half shorter, so that many clients do not come back in step.
+fn shorter_by_chance(pause: Duration) -> Duration {
+    // The last bytes of such an ID are random.
+    let chance = Uuid::now_v7().as_bytes()[15];
+    pause - pause.mul_f64(f64::from(chance) / 512.0)
+}
+
+fn maybe_done(words: &str) -> Error {
+    Error::Unavailable(format!(
+        "{words}; what was asked for may have been done, or may still be"
+    ))
+}

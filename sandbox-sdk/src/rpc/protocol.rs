@@ -1,0 +1,181 @@
+//! What a client asks a control plane: [`Api`](sandbox_core::api::Api), call by call.
+//!
+//! Calls that may be asked twice without harm are sent again after a lost connection. The others
+//! carry a request ID, and the control plane does each ID once: whoever asks again gets the first
+//! one's outcome.
+
+use bytes::Bytes;
+use sandbox_core::{
+    api::Begun,
+    error::Error,
+    file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
+    id::{OperationId, SandboxId},
+    operation::OperationRecord,
+    process::{ExitStatus, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The version of this protocol. Sides that differ by one understand each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Whether a side of our version can speak with one of theirs.
+pub(crate) const fn understands(ours: u32, theirs: u32) -> bool {
+    theirs > 0 && ours.abs_diff(theirs) <= 1
+}
+
+/// A client introduces itself. Its first message, and the only one that a stranger may send.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ClientHello {
+    pub(crate) protocol_version: u32,
+    /// The client's release, for logs and messages.
+    #[serde(default)]
+    pub(crate) version: String,
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+}
+
+/// The control plane introduces itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ServerHello {
+    pub(crate) protocol_version: u32,
+    /// The control plane's release.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// Differs after each start: request IDs are remembered by one process only.
+    pub(crate) instance: Uuid,
+    /// What it can do beyond this version of the protocol.
+    #[serde(default)]
+    pub(crate) capabilities: Vec<String>,
+}
+
+/// Why a client is not served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Refusal {
+    /// The versions lie too far apart.
+    Protocol {
+        server_protocol_version: u32,
+        server_version: String,
+    },
+    /// There is no key, or it is not one that is known.
+    Unauthorized,
+}
+
+/// How a command stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ExecProgress {
+    /// It runs. Ask again.
+    Running,
+    /// It has ended.
+    Ended {
+        status: ExitStatus,
+        timed_out: bool,
+        duration_us: u64,
+        dropped_bytes: u64,
+        stdout_bytes: u64,
+        stderr_bytes: u64,
+        /// A piece of stdout and stderr, one behind the other, from the offset asked for.
+        piece: Bytes,
+    },
+}
+
+#[tarpc::service]
+pub(crate) trait ControlPlane {
+    async fn hello(hello: ClientHello) -> Result<ServerHello, Refusal>;
+    async fn heartbeat() -> ();
+
+    /// The key comes apart: the request leaves it out on every wire.
+    async fn create(
+        request: CreateSandbox,
+        idempotency_key: String,
+    ) -> Result<SandboxRecord, Error>;
+    async fn begin_create(request: CreateSandbox, idempotency_key: String) -> Result<Begun, Error>;
+    async fn get(id: SandboxId) -> Result<SandboxRecord, Error>;
+    /// A page may hold fewer than was asked for although more follow.
+    async fn list(filter: SandboxFilter, page: PageRequest) -> Result<Page<SandboxRecord>, Error>;
+    async fn destroy(id: SandboxId) -> Result<(), Error>;
+    async fn ping(id: SandboxId) -> Result<SandboxRecord, Error>;
+    async fn operation(id: OperationId) -> Result<OperationRecord, Error>;
+
+    /// Starts a command, or joins the one of this ID, and waits a while for its end.
+    async fn exec(request: Uuid, id: SandboxId, spec: ProcessSpec) -> Result<ExecProgress, Error>;
+    /// Waits on, or fetches the next piece of what it wrote.
+    async fn exec_result(request: Uuid, offset: u64) -> Result<ExecProgress, Error>;
+    /// All was fetched.
+    async fn exec_forget(request: Uuid) -> ();
+
+    async fn start_process(
+        request: Uuid,
+        id: SandboxId,
+        spec: ProcessSpec,
+        wait_ms: u64,
+    ) -> Result<Started, Error>;
+    async fn read_output(id: SandboxId, pid: u32, request: OutputRequest) -> Result<Output, Error>;
+    async fn detach_output(id: SandboxId, pid: u32) -> Result<(), Error>;
+    async fn write_stdin(
+        request: Uuid,
+        id: SandboxId,
+        pid: u32,
+        data: Bytes,
+        close: bool,
+    ) -> Result<u64, Error>;
+    async fn signal(
+        request: Uuid,
+        id: SandboxId,
+        pid: u32,
+        signal: i32,
+        group: bool,
+    ) -> Result<(), Error>;
+    async fn resize_pty(id: SandboxId, pid: u32, size: PtySize) -> Result<(), Error>;
+    async fn processes(id: SandboxId) -> Result<Vec<ProcessInfo>, Error>;
+
+    async fn stat(id: SandboxId, path: String) -> Result<FileStat, Error>;
+    /// A page may hold fewer than was asked for although more follow.
+    async fn list_dir(
+        id: SandboxId,
+        path: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<DirPage, Error>;
+    async fn read_file(
+        id: SandboxId,
+        path: String,
+        offset: u64,
+        max_bytes: u32,
+    ) -> Result<FileChunk, Error>;
+    async fn open_write(
+        request: Uuid,
+        id: SandboxId,
+        spec: WriteSpec,
+    ) -> Result<WriteHandle, Error>;
+    async fn write_chunk(
+        id: SandboxId,
+        handle: WriteHandle,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), Error>;
+    async fn commit_write(
+        request: Uuid,
+        id: SandboxId,
+        handle: WriteHandle,
+        size: u64,
+    ) -> Result<FileStat, Error>;
+    async fn abort_write(request: Uuid, id: SandboxId, handle: WriteHandle) -> Result<(), Error>;
+    async fn make_dir(
+        request: Uuid,
+        id: SandboxId,
+        path: String,
+        mode: u32,
+        parents: bool,
+    ) -> Result<(), Error>;
+    async fn rename(request: Uuid, id: SandboxId, from: String, to: String) -> Result<(), Error>;
+    async fn remove(
+        request: Uuid,
+        id: SandboxId,
+        path: String,
+        recursive: bool,
+    ) -> Result<(), Error>;
+}
