@@ -54,6 +54,9 @@ check_packages() {
     need "a static busybox" busybox-static has_static_busybox
     if [ "$mode" = test ]; then
         need "mount and losetup" mount has_mount
+        # As root the tests run their PostgreSQL as another user, by setpriv.
+        need "setpriv" util-linux has_program setpriv
+        need "a PostgreSQL server" postgresql has_postgres
     fi
 }
 
@@ -63,6 +66,13 @@ has_static_libc() {
     [ "$(cc -print-file-name=libc.a)" != libc.a ]
 }
 has_qemu() { has_program qemu-system-x86_64 && has_program qemu-img; }
+has_postgres() {
+    local folder
+    for folder in /usr/lib/postgresql/*/bin; do
+        [ ! -x "$folder/initdb" ] || return 0
+    done
+    has_program initdb && has_program postgres
+}
 has_mount() { has_program mount && has_program umount && has_program losetup; }
 has_static_busybox() {
     has_program busybox || return 1

@@ -29,6 +29,7 @@ pub(crate) enum Change {
     RemoveOperations { finished_before: Timestamp },
 }
 
+#[cfg(feature = "sqlite")]
 impl Change {
     /// Whether the change only adds to what is stored. Everything else is needed to manage what is
     /// there already, and must work on a full disk too.

@@ -1,12 +1,11 @@
 //! Values as columns hold them, one newtype for every backend: each backend's schema says which of
 //! its native types stands behind.
 
-use chrono::DateTime;
 use diesel::{
     deserialize::{self, FromSql, FromSqlRow},
     expression::AsExpression,
-    serialize::{self, IsNull, Output, ToSql},
-    sql_types::{BigInt, Binary, Text},
+    serialize::{self, Output, ToSql},
+    sql_types,
 };
 use sandbox_core::{clock::Timestamp, store::StoreError};
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,17 +14,20 @@ use uuid::Uuid;
 
 /// A UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
-#[cfg_attr(feature = "sqlite", diesel(sql_type = Binary))]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = sql_types::Binary))]
+#[cfg_attr(feature = "postgres", diesel(sql_type = sql_types::Uuid))]
 pub(crate) struct DbUuid(pub(crate) Uuid);
 
 /// A point in time, whole microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
-#[cfg_attr(feature = "sqlite", diesel(sql_type = BigInt))]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = sql_types::BigInt))]
+#[cfg_attr(feature = "postgres", diesel(sql_type = sql_types::Timestamptz))]
 pub(crate) struct DbTime(pub(crate) Timestamp);
 
 /// A JSON document.
 #[derive(Debug, Clone, PartialEq, Eq, AsExpression, FromSqlRow)]
-#[cfg_attr(feature = "sqlite", diesel(sql_type = Text))]
+#[cfg_attr(feature = "sqlite", diesel(sql_type = sql_types::Text))]
+#[cfg_attr(feature = "postgres", diesel(sql_type = sql_types::Jsonb))]
 pub(crate) struct DbJson(Value);
 
 impl DbJson {
@@ -44,7 +46,12 @@ impl DbJson {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     use super::*;
-    use diesel::sqlite::Sqlite;
+    use chrono::DateTime;
+    use diesel::{
+        serialize::IsNull,
+        sql_types::{BigInt, Binary, Text},
+        sqlite::Sqlite,
+    };
 
     impl ToSql<Binary, Sqlite> for DbUuid {
         fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
@@ -87,6 +94,51 @@ mod sqlite {
         fn from_sql(value: diesel::sqlite::SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
             let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
             Ok(Self(serde_json::from_str(&text)?))
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use diesel::{
+        pg::{Pg, PgValue},
+        sql_types::{Jsonb, Timestamptz},
+    };
+
+    impl ToSql<sql_types::Uuid, Pg> for DbUuid {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+            ToSql::<sql_types::Uuid, Pg>::to_sql(&self.0, out)
+        }
+    }
+
+    impl FromSql<sql_types::Uuid, Pg> for DbUuid {
+        fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+            FromSql::<sql_types::Uuid, Pg>::from_sql(value).map(Self)
+        }
+    }
+
+    impl ToSql<Timestamptz, Pg> for DbTime {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+            ToSql::<Timestamptz, Pg>::to_sql(&self.0, out)
+        }
+    }
+
+    impl FromSql<Timestamptz, Pg> for DbTime {
+        fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+            FromSql::<Timestamptz, Pg>::from_sql(value).map(Self)
+        }
+    }
+
+    impl ToSql<Jsonb, Pg> for DbJson {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+            ToSql::<Jsonb, Pg>::to_sql(&self.0, out)
+        }
+    }
+
+    impl FromSql<Jsonb, Pg> for DbJson {
+        fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+            FromSql::<Jsonb, Pg>::from_sql(value).map(Self)
         }
     }
 }

@@ -7,22 +7,26 @@
 //! ```text
 //!   Store (sandbox-core)
 //!     │  stamped once per backend from one body: stamp/
-//!     ├── SqliteStore      sqlite/  schema, connections, ballast, errors
-//!     └── (next backend)            its own schema module, pool and errors
+//!     ├── SqliteStore      sqlite/    schema, connections, ballast, errors
+//!     └── PostgresStore    postgres/  schema, connections, errors
 //! ```
 //!
-//! Nothing in `stamp/`, `change` and `columns` knows SQLite: a further backend adds a schema module
-//! with its native types, the two functions that the body calls (`commit`, `reader`), and one line
-//! that stamps.
+//! Nothing in `stamp/`, `change` and `columns` knows a backend, but for its native types in
+//! `columns`: each adds a schema module, the two functions that the body calls (`commit`, `read`),
+//! and one line that stamps.
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod change;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod columns;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod stamp;
 
+#[cfg(feature = "postgres")]
+pub use postgres::{ConnectError, PostgresOpenError, PostgresSettings, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, SqliteStore};

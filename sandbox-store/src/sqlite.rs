@@ -29,7 +29,7 @@ use crate::{
     change::{Change, Failure},
     sqlite::{
         ballast::Ballast,
-        connection::{Conn, Lease, Location, Readers, Role},
+        connection::{Conn, Location, Readers, Role},
     },
 };
 

@@ -10,7 +10,27 @@ mod store;
 pub(crate) use rows::stamp_rows;
 pub(crate) use store::stamp_store;
 
+use std::pin::Pin;
+
+use diesel::QueryResult;
 use sandbox_core::store::StoreError;
+
+/// A query at work on a connection.
+pub(crate) type Reading<'c, T> = Pin<Box<dyn Future<Output = QueryResult<T>> + Send + 'c>>;
+
+/// Runs a write on a task of its own, so that it happens whole or not at all, also when whoever
+/// asked for it goes away in the middle.
+pub(crate) async fn on_own_task<T: Send + 'static>(
+    write: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(write).await.unwrap_or_else(|error| {
+        Err(if error.is_cancelled() {
+            StoreError::Unavailable("the program is ending".to_owned())
+        } else {
+            StoreError::Internal(format!("a write broke off: {error}"))
+        })
+    })
+}
 
 /// A number as a column holds it.
 pub(crate) fn to_column<T, U>(column: &str, value: T) -> Result<U, StoreError>

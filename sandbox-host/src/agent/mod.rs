@@ -1,7 +1,7 @@
 //! The guest agent: PID 1 of every VM, and the host's hands in it.
 //!
-//! One thread serves the link ([`serve`]), starts and reaps processes ([`process`]) and moves files
-//! ([`file`]); only what may take long has threads of its own. It never opens a network socket and
+//! One thread serves the link (`serve`), starts and reaps processes (`process`) and moves files
+//! (`file`); only what may take long has threads of its own. It never opens a network socket and
 //! never starts anything on its own account.
 //!
 //! ```text

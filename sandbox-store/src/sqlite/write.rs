@@ -6,32 +6,29 @@ use diesel::connection::AnsiTransactionManager;
 use diesel_async::{AsyncConnection, TransactionManager};
 use sandbox_core::store::StoreError;
 
+use crate::stamp::{Reading, on_own_task};
+
 use super::{
-    Ballast, Change, Conn, Failure, Lease, Role, Shared, SqliteStore, Writer,
-    connection::connect_async, error, queries,
+    Ballast, Change, Conn, Failure, Role, Shared, SqliteStore, Writer, connection::connect_async,
+    error, queries,
 };
 
 impl SqliteStore {
     /// Applies a change on a task of its own.
     pub(super) async fn commit(&self, change: Change) -> Result<u64, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let task = tokio::spawn(async move { shared.commit(&change).await });
-        task.await.unwrap_or_else(|error| {
-            Err(if error.is_cancelled() {
-                StoreError::Unavailable("the program is ending".to_owned())
-            } else {
-                StoreError::Internal(format!("a write broke off: {error}"))
-            })
-        })
+        on_own_task(async move { shared.commit(&change).await }).await
     }
 
-    pub(super) async fn reader(&self) -> Result<Lease<'_>, StoreError> {
+    /// Runs a query on one of the reading connections.
+    pub(super) async fn read<T>(
+        &self,
+        query: impl for<'c> Fn(&'c mut Conn) -> Reading<'c, T> + Send,
+    ) -> Result<T, StoreError> {
         let lease = self.shared.readers.lease().await;
-        lease.map_err(|failure| self.store_error(failure))
-    }
-
-    pub(super) fn store_error(&self, failure: Failure) -> StoreError {
-        self.shared.store_error(failure)
+        let mut conn = lease.map_err(|failure| self.shared.store_error(failure))?;
+        let answer = query(&mut conn).await;
+        answer.map_err(|error| self.shared.store_error(error.into()))
     }
 }
 

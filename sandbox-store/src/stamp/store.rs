@@ -8,8 +8,8 @@
 /// - `store`: its store, which has
 ///   - `async fn commit(&self, Change) -> Result<u64, StoreError>`: applies the change by the
 ///     stamped `apply` in one transaction, whole even when the caller goes away meanwhile;
-///   - `async fn reader(&self) -> Result<impl DerefMut<Target = connection>, StoreError>`;
-///   - `fn store_error(&self, Failure) -> StoreError`.
+///   - `async fn read<T>(&self, impl for<'c> Fn(&'c mut connection) -> Reading<'c, T>) ->
+///     Result<T, StoreError>`: runs a query on a reading connection; it may run it again.
 macro_rules! stamp_store {
     (
         store: $store:ty,
@@ -116,12 +116,6 @@ macro_rules! stamp_store {
             Ok(())
         }
 
-        impl $store {
-            fn found<T>(&self, result: QueryResult<T>) -> Result<T, StoreError> {
-                result.map_err(|error| self.store_error(error.into()))
-            }
-        }
-
         #[async_trait]
         impl Store for $store {
             async fn insert_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
@@ -149,12 +143,13 @@ macro_rules! stamp_store {
             }
 
             async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
-                let query = sandboxes::table
-                    .find(DbUuid(id.uuid()))
-                    .select(SandboxRow::as_select());
-                let mut conn = self.reader().await?;
-                let row = query.first(&mut *conn).await.optional();
-                self.found(row)?.map(SandboxRow::record).transpose()
+                let row = self.read(|conn| {
+                    let query = sandboxes::table
+                        .find(DbUuid(id.uuid()))
+                        .select(SandboxRow::as_select());
+                    Box::pin(async move { query.first(conn).await.optional() })
+                });
+                row.await?.map(SandboxRow::record).transpose()
             }
 
             async fn sandbox_by_idempotency_key(
@@ -162,13 +157,14 @@ macro_rules! stamp_store {
                 team: TeamId,
                 key: &str,
             ) -> Result<Option<SandboxRecord>, StoreError> {
-                let query = sandboxes::table
-                    .filter(sandboxes::team_id.eq(DbUuid(team.uuid())))
-                    .filter(sandboxes::idempotency_key.eq(key))
-                    .select(SandboxRow::as_select());
-                let mut conn = self.reader().await?;
-                let row = query.first(&mut *conn).await.optional();
-                self.found(row)?.map(SandboxRow::record).transpose()
+                let row = self.read(|conn| {
+                    let query = sandboxes::table
+                        .filter(sandboxes::team_id.eq(DbUuid(team.uuid())))
+                        .filter(sandboxes::idempotency_key.eq(key.to_owned()))
+                        .select(SandboxRow::as_select());
+                    Box::pin(async move { query.first(conn).await.optional() })
+                });
+                row.await?.map(SandboxRow::record).transpose()
             }
 
             async fn list_sandboxes(
@@ -177,27 +173,29 @@ macro_rules! stamp_store {
                 page: PageRequest,
             ) -> Result<Page<SandboxRecord>, StoreError> {
                 let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX);
-                let mut query = sandboxes::table
-                    .select(SandboxRow::as_select())
-                    .order(sandboxes::id.asc())
-                    // One more than asked for tells whether there is a next page.
-                    .limit(i64::from(limit) + 1)
-                    .into_boxed::<$backend>();
-                if let Some(after) = page.after {
-                    query = query.filter(sandboxes::id.gt(DbUuid(after.uuid())));
-                }
-                if let Some(state) = filter.state {
-                    query = query.filter(sandboxes::state.eq(state.as_str()));
-                }
-                if let Some(template) = &filter.template {
-                    query = query.filter(sandboxes::template.eq(template.as_str()));
-                }
-                for (key, value) in &filter.metadata {
-                    query = query.filter(schema::has_label(key.clone(), value.clone()));
-                }
-                let mut conn = self.reader().await?;
-                let mut rows: Vec<SandboxRow> = self.found(query.load(&mut *conn).await)?;
-                drop(conn);
+                let rows = self.read(|conn| {
+                    let mut query = sandboxes::table
+                        .select(SandboxRow::as_select())
+                        .order(sandboxes::id.asc())
+                        // One more than asked for tells whether there is a next page.
+                        .limit(i64::from(limit) + 1)
+                        .into_boxed::<$backend>();
+                    if let Some(after) = page.after {
+                        query = query.filter(sandboxes::id.gt(DbUuid(after.uuid())));
+                    }
+                    if let Some(state) = filter.state {
+                        query = query.filter(sandboxes::state.eq(state.as_str()));
+                    }
+                    if let Some(template) = &filter.template {
+                        let template = template.as_str().to_owned();
+                        query = query.filter(sandboxes::template.eq(template));
+                    }
+                    for (key, value) in &filter.metadata {
+                        query = query.filter(schema::has_label(key.clone(), value.clone()));
+                    }
+                    Box::pin(async move { query.load(conn).await })
+                });
+                let mut rows: Vec<SandboxRow> = rows.await?;
                 let more = rows.len() > limit as usize;
                 rows.truncate(limit as usize);
                 let items: Vec<SandboxRecord> = rows
@@ -212,25 +210,27 @@ macro_rules! stamp_store {
                 &self,
                 id: OperationId,
             ) -> Result<Option<OperationRecord>, StoreError> {
-                let query = operations::table
-                    .find(DbUuid(id.uuid()))
-                    .select(OperationRow::as_select());
-                let mut conn = self.reader().await?;
-                let row = query.first(&mut *conn).await.optional();
-                self.found(row)?.map(OperationRow::record).transpose()
+                let row = self.read(|conn| {
+                    let query = operations::table
+                        .find(DbUuid(id.uuid()))
+                        .select(OperationRow::as_select());
+                    Box::pin(async move { query.first(conn).await.optional() })
+                });
+                row.await?.map(OperationRow::record).transpose()
             }
 
             async fn last_operation_on(
                 &self,
                 id: SandboxId,
             ) -> Result<Option<OperationRecord>, StoreError> {
-                let query = operations::table
-                    .filter(operations::sandbox_id.eq(DbUuid(id.uuid())))
-                    .order((operations::started_at.desc(), operations::id.desc()))
-                    .select(OperationRow::as_select());
-                let mut conn = self.reader().await?;
-                let row = query.first(&mut *conn).await.optional();
-                self.found(row)?.map(OperationRow::record).transpose()
+                let row = self.read(|conn| {
+                    let query = operations::table
+                        .filter(operations::sandbox_id.eq(DbUuid(id.uuid())))
+                        .order((operations::started_at.desc(), operations::id.desc()))
+                        .select(OperationRow::as_select());
+                    Box::pin(async move { query.first(conn).await.optional() })
+                });
+                row.await?.map(OperationRow::record).transpose()
             }
 
             async fn remove_operations_finished_before(
@@ -248,13 +248,15 @@ macro_rules! stamp_store {
                 resource: &str,
                 limit: u32,
             ) -> Result<Vec<AuditEntry>, StoreError> {
-                let query = audit_logs::table
-                    .filter(audit_logs::resource.eq(resource))
-                    .order((audit_logs::at.asc(), audit_logs::id.asc()))
-                    .limit(i64::from(limit))
-                    .select(AuditRow::as_select());
-                let mut conn = self.reader().await?;
-                let rows: Vec<AuditRow> = self.found(query.load(&mut *conn).await)?;
+                let rows = self.read(|conn| {
+                    let query = audit_logs::table
+                        .filter(audit_logs::resource.eq(resource.to_owned()))
+                        .order((audit_logs::at.asc(), audit_logs::id.asc()))
+                        .limit(i64::from(limit))
+                        .select(AuditRow::as_select());
+                    Box::pin(async move { query.load(conn).await })
+                });
+                let rows: Vec<AuditRow> = rows.await?;
                 rows.into_iter().map(AuditRow::entry).collect()
             }
         }

@@ -1,0 +1,74 @@
+//! The tables as PostgreSQL has them: `uuid`, `timestamptz` and `jsonb`.
+
+use diesel::{
+    dsl::{AsExprOf, sql},
+    expression::{SqlLiteral, UncheckedBind},
+    sql_types::{Bool, Text},
+};
+
+diesel::table! {
+    sandboxes (id) {
+        id -> Uuid,
+        team_id -> Uuid,
+        state -> Text,
+        reason -> Text,
+        op_id -> Nullable<Uuid>,
+        op_kind -> Nullable<Text>,
+        op_started_at -> Nullable<Timestamptz>,
+        op_lease_until -> Nullable<Timestamptz>,
+        version -> BigInt,
+        generation -> BigInt,
+        template -> Text,
+        vcpus -> Integer,
+        memory_mb -> Integer,
+        disk_size_mb -> Integer,
+        timeout_sec -> Nullable<BigInt>,
+        metadata -> Jsonb,
+        env -> Jsonb,
+        host_id -> Nullable<Uuid>,
+        idempotency_key -> Nullable<Text>,
+        created_at -> Timestamptz,
+        started_at -> Nullable<Timestamptz>,
+        expires_at -> Nullable<Timestamptz>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    operations (id) {
+        id -> Uuid,
+        sandbox_id -> Uuid,
+        kind -> Text,
+        status -> Text,
+        error -> Nullable<Jsonb>,
+        started_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    audit_logs (id) {
+        id -> Uuid,
+        at -> Timestamptz,
+        actor_kind -> Text,
+        actor_id -> Text,
+        resource -> Text,
+        action -> Text,
+        outcome -> Text,
+        reason -> Text,
+    }
+}
+
+/// SQL with a text bound at its end.
+type Bound<Sql> = UncheckedBind<Sql, AsExprOf<String, Text>>;
+/// SQL with two texts bound in it.
+type TwoTexts = SqlLiteral<Bool, Bound<SqlLiteral<Bool, Bound<SqlLiteral<Bool>>>>>;
+
+/// That a sandbox carries a label. Written so that the index on `metadata` serves it.
+pub(super) fn has_label(key: String, value: String) -> TwoTexts {
+    sql::<Bool>("sandboxes.metadata @> jsonb_build_object(")
+        .bind::<Text, _>(key)
+        .sql(", ")
+        .bind::<Text, _>(value)
+        .sql(")")
+}
