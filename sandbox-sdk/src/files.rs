@@ -160,7 +160,11 @@ impl<'s> Files<'s> {
         self.write_with(spec, file).await
     }
 
-    async fn write_with(&self, spec: WriteSpec, reader: impl AsyncRead + Send) -> Result<FileStat> {
+    pub(crate) async fn write_with(
+        &self,
+        spec: WriteSpec,
+        reader: impl AsyncRead + Send,
+    ) -> Result<FileStat> {
         let (api, id) = (&self.sandbox.api, self.sandbox.id);
         let handle = api.open_write(id, spec).await?;
         match self.send(handle, reader).await {

@@ -213,7 +213,7 @@ struct Cursor {
     ended: bool,
 }
 
-fn events_of(output: Output) -> Vec<ProcessEvent> {
+pub(crate) fn events_of(output: Output) -> Vec<ProcessEvent> {
     let dropped = (output.dropped_bytes > 0).then_some(ProcessEvent::Dropped(output.dropped_bytes));
     let chunks = output.chunks.into_iter().map(|chunk| match chunk.stream {
         OutputStream::Stdout => ProcessEvent::Stdout(chunk.data),

@@ -4,7 +4,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
+    clippy::expect_used,
     reason = "tests fail by panicking; the app tells its test what it did"
 )]
 
