@@ -23,7 +23,8 @@
 //!
 //! Every sandbox is a real virtual machine with a kernel, memory and disk of its own. It has no
 //! network. A [`Client`] is made by [`Client::embedded`] (feature `embedded`), which runs the
-//! machines from within the app and needs no daemon. Dropping a client or a [`Sandbox`] handle ends
+//! machines from within the app and needs no daemon, or by [`Client::connect`] (feature `remote`),
+//! which asks a control plane; all else is the same. Dropping a client or a [`Sandbox`] handle ends
 //! nothing: sandboxes run until they are destroyed, their timeout passes, or the machine goes down,
 //! and a client opened later on the same data folder finds them again.
 

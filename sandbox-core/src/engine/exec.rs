@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// How long the start itself waits for the end. Most commands take less; for the others the process
+/// ID must be known soon, since without it nobody can be told to stop waiting.
+const START_WAIT: Duration = Duration::from_millis(500);
 /// How often a read is repeated whose connection was lost. It names its offset, so repeating it
 /// costs and doubles nothing.
 const READ_ATTEMPTS: u32 = 5;
@@ -68,7 +71,7 @@ impl Inner {
         spec: ProcessSpec,
         caller: &mut oneshot::Sender<Result<ExecOutput, Error>>,
     ) -> Result<ExecOutput, Error> {
-        let wait = self.config.long_poll;
+        let wait = self.config.long_poll.min(START_WAIT);
         let started = self
             .call(
                 id,

@@ -47,7 +47,8 @@ pub(super) async fn exec(session: &Session, args: Exec) -> Result<u8, Failure> {
         ));
     }
     if session.json {
-        let output = command.output().await?;
+        let run = async { Ok(command.output().await?) };
+        let output = super::interruptible(run).await?;
         view::json(&view::exec_output(&output))?;
         return Ok(exit_code(Exit {
             status: output.status,

@@ -1,6 +1,6 @@
-//! The program `sandbox`: what it is told ([`args`]), whom it asks ([`session`]), one file for each
-//! family of commands, and how it tells people and programs what came of it ([`view`],
-//! [`failure`]).
+//! The program `sandbox`: what it is told (`args`), whom it asks (`session`), one file for each
+//! family of commands, and how it tells people and programs what came of it (`view`,
+//! `failure`).
 //!
 //! What never happens here: anything that the SDK could not do for an app as well.
 

@@ -84,7 +84,13 @@ impl Session {
 pub(super) async fn connect(address: String, global: &Global) -> Result<Client, Failure> {
     let mut config = RemoteConfig::new(address);
     config.key = key(global)?;
-    Ok(Client::connect_with(config).await?)
+    match Client::connect_with(config).await {
+        Err(Error::Unavailable(words)) => {
+            let words = format!("{words}; does `sandboxd` run there?");
+            Err(Error::Unavailable(words).into())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// The API key: from the file that was named, else from the environment.

@@ -6,7 +6,7 @@ use std::{
     marker::PhantomData,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -41,22 +41,19 @@ pub(crate) enum CodecError {
 }
 
 /// How large the frames are that a connection takes. Clones are one limit.
+#[cfg(feature = "rpc-server")]
 #[derive(Debug, Clone)]
-pub(crate) struct FrameLimit(Arc<AtomicUsize>);
+pub(crate) struct FrameLimit(Arc<std::sync::atomic::AtomicUsize>);
 
+#[cfg(feature = "rpc-server")]
 impl FrameLimit {
-    /// Frames of any allowed size.
-    pub(crate) fn open() -> Self {
-        Self(Arc::new(AtomicUsize::new(FRAME_MAX_BYTES)))
-    }
-
     /// Small frames only, until [`lift`](Self::lift)ed.
-    #[cfg(feature = "rpc-server")]
     pub(crate) fn for_a_stranger() -> Self {
-        Self(Arc::new(AtomicUsize::new(STRANGER_FRAME_MAX_BYTES)))
+        Self(Arc::new(std::sync::atomic::AtomicUsize::new(
+            STRANGER_FRAME_MAX_BYTES,
+        )))
     }
 
-    #[cfg(feature = "rpc-server")]
     pub(crate) fn lift(&self) {
         self.0.store(FRAME_MAX_BYTES, Ordering::Release);
     }
@@ -66,13 +63,34 @@ impl FrameLimit {
     }
 }
 
+/// Whether anything has come in lately. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether something has come in since the last time that this was asked.
+    pub(crate) fn lately(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// The client's end: requests out, responses in.
 #[derive(Debug)]
-pub(crate) struct ClientCodec<Q, R>(FrameLimit, PhantomData<fn(Q) -> R>);
+pub(crate) struct ClientCodec<Q, R> {
+    heard: Heard,
+    messages: PhantomData<fn(Q) -> R>,
+}
 
 impl<Q, R> ClientCodec<Q, R> {
-    pub(crate) fn new() -> Self {
-        Self(FrameLimit::open(), PhantomData)
+    pub(crate) fn new(heard: Heard) -> Self {
+        Self {
+            heard,
+            messages: PhantomData,
+        }
     }
 }
 
@@ -81,11 +99,12 @@ impl<Q, R: DeserializeOwned> Decoder for ClientCodec<Q, R> {
     type Error = CodecError;
 
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Self::Item>, CodecError> {
-        decode(input, self.0.bytes())
+        self.heard.note();
+        decode(input, FRAME_MAX_BYTES)
     }
 
     fn decode_eof(&mut self, input: &mut BytesMut) -> Result<Option<Self::Item>, CodecError> {
-        decode_eof(input, self.0.bytes())
+        decode_eof(input, FRAME_MAX_BYTES)
     }
 }
 

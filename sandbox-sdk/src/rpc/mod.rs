@@ -1,5 +1,5 @@
 //! The connection between a client and a control plane: one byte stream (a unix socket, or TCP)
-//! that carries frames ([`codec`]) of the [`protocol`].
+//! that carries frames (`codec`) of the `protocol`.
 //!
 //! ```text
 //!  Client ─► RemoteApi ─► Connection ─► frames ─► serve ─► Service ─► dyn Api (the engine)

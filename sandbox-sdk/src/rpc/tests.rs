@@ -1,5 +1,7 @@
 //! What a peer gets that does not behave as our client does.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
@@ -19,7 +21,7 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 use uuid::Uuid;
 
 use super::{
-    codec::{ClientCodec, FRAME_MAX_BYTES, FrameLimit, ServerCodec},
+    codec::{ClientCodec, FRAME_MAX_BYTES, FrameLimit, Heard, ServerCodec},
     protocol::{ClientHello, ControlPlaneClient, PROTOCOL_VERSION, Refusal},
     server::{Listener, Server},
 };
@@ -46,7 +48,7 @@ async fn serve(server: Server, path: &Path) {
 /// A connection that has said nothing yet.
 async fn stranger(path: &Path) -> ControlPlaneClient {
     let stream = UnixStream::connect(path).await.unwrap();
-    let transport = Framed::new(stream, ClientCodec::new());
+    let transport = Framed::new(stream, ClientCodec::new(Heard::default()));
     ControlPlaneClient::new(tarpc::client::Config::default(), transport).spawn()
 }
 
@@ -136,8 +138,8 @@ async fn a_client_of_a_far_version_is_told_so_and_not_served() {
 #[tokio::test]
 async fn trap_36_an_answer_over_the_limit_fails_its_own_call() {
     type Text = Response<String>;
-    let mut server = ServerCodec::<String, String>::new(FrameLimit::open());
-    let mut client = ClientCodec::<String, String>::new();
+    let mut server = ServerCodec::<String, String>::new(FrameLimit::for_a_stranger());
+    let mut client = ClientCodec::<String, String>::new(Heard::default());
     let mut wire = BytesMut::new();
     let mut exchange = |text: String| -> Text {
         let response = Response {

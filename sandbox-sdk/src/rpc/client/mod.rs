@@ -15,7 +15,10 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use sandbox_core::error::Error;
 use tarpc::{client::RpcError, context::Context};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::{address::Address, protocol::ControlPlaneClient};
@@ -24,6 +27,10 @@ use connection::{Connection, DialError};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A connection that a call was on for this long was a good one.
+const LASTING: Duration = Duration::from_secs(1);
+/// How often in a row a call's connection may be lost at once.
+const QUICK_LOSSES_MAX: u32 = 6;
 
 /// How a control plane is reached.
 #[derive(Clone)]
@@ -111,7 +118,14 @@ pub(super) struct Remote {
     address: Address,
     key: Option<String>,
     patience: Duration,
-    connection: Mutex<Option<Arc<Connection>>>,
+    line: Mutex<Line>,
+    room: Semaphore,
+}
+
+/// The connection, and how the last attempt to make one went.
+struct Line {
+    connection: Option<Arc<Connection>>,
+    failed: Option<(Instant, String)>,
 }
 
 /// Whether a call may be sent again after its answer was lost.
@@ -132,7 +146,11 @@ impl Remote {
             address,
             key: config.key,
             patience: config.patience,
-            connection: Mutex::new(Some(Arc::new(first))),
+            line: Mutex::new(Line {
+                connection: Some(Arc::new(first)),
+                failed: None,
+            }),
+            room: Semaphore::new(connection::CALLS_MAX),
         })
     }
 
@@ -146,8 +164,11 @@ impl Remote {
     where
         F: Future<Output = Result<Result<T, Error>, RpcError>>,
     {
+        // Never closed.
+        let _place = self.room.acquire().await;
         let mut sent_to: Option<Uuid> = None;
         let mut until = Instant::now() + self.patience;
+        let mut quick_losses = 0;
         loop {
             let connection = match self.connected(until).await {
                 Ok(connection) => connection,
@@ -161,6 +182,7 @@ impl Remote {
             {
                 return Err(maybe_done("the control plane was started anew"));
             }
+            let sent_at = Instant::now();
             let mut context = tarpc::context::current();
             context.deadline = std::time::Instant::now() + limit;
             let error = match send(connection.client.clone(), context).await {
@@ -168,33 +190,50 @@ impl Remote {
                 Err(error) => error,
             };
             match error {
-                RpcError::Shutdown | RpcError::Channel(_) => {
-                    connection.give_up();
-                    if sent_to.is_none() || Instant::now() > until {
-                        if sent_to.is_some() {
-                            return Err(maybe_done(&format!("{}: connection lost", self.address)));
-                        }
-                        until = Instant::now() + self.patience;
-                    }
-                    sent_to = Some(connection.instance);
-                }
+                RpcError::Shutdown | RpcError::Channel(_) => {}
                 RpcError::DeadlineExceeded => {
                     let words = format!("{} gave no answer in {limit:?}", self.address);
                     return Err(maybe_done(&words));
                 }
                 RpcError::Send(problem) => return Err(Error::InvalidRequest(problem.to_string())),
-                RpcError::Server(refusal) => return Err(Error::Unavailable(refusal.detail)),
+                RpcError::Server(refusal) if refusal.kind == std::io::ErrorKind::WouldBlock => {
+                    let words = format!("{} has too much to do; try again later", self.address);
+                    return Err(Error::Unavailable(words));
+                }
+                RpcError::Server(refusal) => return Err(Error::Internal(refusal.detail)),
+            }
+            connection.give_up();
+            sent_to = Some(connection.instance);
+            if sent_at.elapsed() >= LASTING {
+                quick_losses = 0;
+                until = Instant::now() + self.patience;
+            } else {
+                // Perhaps it is this very call that ends connections.
+                quick_losses += 1;
+                if quick_losses >= QUICK_LOSSES_MAX {
+                    let words = format!("the connection to {} is lost each time", self.address);
+                    return Err(maybe_done(&words));
+                }
+                tokio::time::sleep(shorter_by_chance(BACKOFF_FIRST * quick_losses)).await;
             }
         }
     }
 
     /// The connection, made again where it was lost, for as long as there is time.
     async fn connected(&self, until: Instant) -> Result<Arc<Connection>, DialError> {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_lost()) {
+        let asked_at = Instant::now();
+        let mut line = self.line.lock().await;
+        if let Some(connection) = line.connection.as_ref().filter(|one| !one.is_lost()) {
             return Ok(Arc::clone(connection));
         }
-        *slot = None;
+        line.connection = None;
+        // Those who waited while another dialled in vain need not all do the same.
+        if let Some((at, words)) = &line.failed
+            && *at >= asked_at
+            && Instant::now() >= until
+        {
+            return Err(DialError::Unreachable(words.clone()));
+        }
         let mut pause = BACKOFF_FIRST;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -202,11 +241,12 @@ impl Remote {
             match Connection::dial(&self.address, self.key.as_deref(), limit).await {
                 Ok(connection) => {
                     let connection = Arc::new(connection);
-                    *slot = Some(Arc::clone(&connection));
+                    line.connection = Some(Arc::clone(&connection));
                     return Ok(connection);
                 }
                 Err(DialError::Unreachable(words)) => {
                     if Instant::now() + pause > until {
+                        line.failed = Some((Instant::now(), words.clone()));
                         return Err(DialError::Unreachable(words));
                     }
                 }

@@ -7,8 +7,10 @@
 //! ```
 
 mod listener;
+mod pieces;
 mod requests;
 mod service;
+mod session;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
@@ -26,7 +28,8 @@ use super::{
 pub use listener::Listener;
 use listener::Stream;
 use requests::Requests;
-use service::{Key, Service, Session};
+use service::Service;
+use session::{Key, Session};
 
 /// The most calls of one connection at a time; a client of ours holds itself back before.
 const IN_FLIGHT_MAX: usize = 512;

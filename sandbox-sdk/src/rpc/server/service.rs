@@ -1,22 +1,15 @@
 //! The calls of one connection, each handed to the platform.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sandbox_core::{
     api::{Api, Begun},
     error::Error,
-    file::{DirPage, FileChunk, FileKind, FileStat, WriteHandle, WriteSpec},
+    file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
     id::{OperationId, SandboxId},
     operation::OperationRecord,
-    process::{ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    process::{Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
 };
 use tarpc::context::Context;
@@ -24,71 +17,13 @@ use uuid::Uuid;
 
 use super::{
     Core,
+    pieces::{entry_bytes, how_many_fit, progress, record_bytes, written},
     requests::{self, Outcome},
+    session::{Session, Standing},
 };
-use crate::rpc::{
-    codec::FrameLimit,
-    protocol::{
-        ClientHello, ControlPlane, ExecProgress, PROTOCOL_VERSION, Refusal, ServerHello,
-        understands,
-    },
+use crate::rpc::protocol::{
+    ClientHello, ControlPlane, ExecProgress, PROTOCOL_VERSION, Refusal, ServerHello, understands,
 };
-
-/// How long one call waits for a command to end.
-const EXEC_WAIT: Duration = Duration::from_secs(10);
-/// The most output of a command in one message, in bytes.
-const EXEC_PIECE_BYTES: usize = 1024 * 1024;
-/// What the items of a page may have together, in bytes: half of a frame.
-const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// What clients must show.
-pub(super) struct Key(String);
-
-impl Key {
-    pub(super) const fn new(key: String) -> Self {
-        Self(key)
-    }
-
-    /// Compares in a time that tells at most how long the key is.
-    fn fits(&self, shown: &str) -> bool {
-        let (ours, theirs) = (self.0.as_bytes(), shown.as_bytes());
-        let difference = ours
-            .iter()
-            .zip(theirs)
-            .fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
-        ours.len() == theirs.len() && difference == 0
-    }
-}
-
-/// Who is at the other end of a connection.
-pub(super) struct Session {
-    standing: AtomicU8,
-    limit: FrameLimit,
-    /// The system itself let only the owner in.
-    private: bool,
-}
-
-const STRANGER: u8 = 0;
-const KNOWN: u8 = 1;
-const REFUSED: u8 = 2;
-
-impl Session {
-    pub(super) const fn new(limit: FrameLimit, private: bool) -> Self {
-        Self {
-            standing: AtomicU8::new(STRANGER),
-            limit,
-            private,
-        }
-    }
-
-    pub(super) fn is_known(&self) -> bool {
-        self.standing.load(Ordering::Acquire) == KNOWN
-    }
-
-    fn settle(&self, standing: u8) {
-        self.standing.store(standing, Ordering::Release);
-    }
-}
 
 /// Serves the calls of one connection.
 #[derive(Clone)]
@@ -149,11 +84,11 @@ fn small<T>(_: &T) -> usize {
 impl ControlPlane for Service {
     async fn hello(self, _: Context, hello: ClientHello) -> Result<ServerHello, Refusal> {
         let session = &self.session;
-        if session.standing.load(Ordering::Acquire) == REFUSED {
+        if session.standing() == Standing::Refused {
             return Err(Refusal::Unauthorized);
         }
         if !understands(PROTOCOL_VERSION, hello.protocol_version) {
-            session.settle(REFUSED);
+            session.refuse();
             return Err(Refusal::Protocol {
                 server_protocol_version: PROTOCOL_VERSION,
                 server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -161,12 +96,11 @@ impl ControlPlane for Service {
         }
         let shown = hello.key.as_deref().unwrap_or_default();
         let fits = self.core.key.as_ref().is_some_and(|key| key.fits(shown));
-        if !(session.private || fits) {
-            session.settle(REFUSED);
+        if !(session.is_private() || fits) {
+            session.refuse();
             return Err(Refusal::Unauthorized);
         }
-        session.settle(KNOWN);
-        session.limit.lift();
+        session.welcome();
         Ok(ServerHello {
             protocol_version: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -461,133 +395,5 @@ impl ControlPlane for Service {
             api.remove(id, &path, recursive).await
         })
         .await
-    }
-}
-
-/// Waits a while for a command's end and gives a piece of what it wrote.
-async fn progress(outcome: Outcome<Arc<ExecOutput>>, offset: u64) -> Result<ExecProgress, Error> {
-    let Some(ended) = requests::within(outcome, EXEC_WAIT).await else {
-        return Ok(ExecProgress::Running);
-    };
-    let output = ended?;
-    Ok(ExecProgress::Ended {
-        status: output.status,
-        timed_out: output.timed_out,
-        duration_us: u64::try_from(output.duration.as_micros()).unwrap_or(u64::MAX),
-        dropped_bytes: output.dropped_bytes,
-        stdout_bytes: output.stdout.len() as u64,
-        stderr_bytes: output.stderr.len() as u64,
-        piece: piece(&output, usize::try_from(offset).unwrap_or(usize::MAX)),
-    })
-}
-
-fn written(output: &Arc<ExecOutput>) -> usize {
-    output.stdout.len() + output.stderr.len()
-}
-
-/// What stands at an offset into stdout with stderr behind it.
-fn piece(output: &ExecOutput, offset: usize) -> Bytes {
-    let (stdout, stderr) = (&output.stdout, &output.stderr);
-    let part = |of: &Bytes, from: usize, room: usize| {
-        let from = from.min(of.len());
-        of.slice(from..of.len().min(from.saturating_add(room)))
-    };
-    let first = part(stdout, offset, EXEC_PIECE_BYTES);
-    let room = EXEC_PIECE_BYTES - first.len();
-    let second = part(stderr, offset.saturating_sub(stdout.len()), room);
-    match (first.is_empty(), second.is_empty()) {
-        (true, _) => second,
-        (_, true) => first,
-        (false, false) => {
-            let mut both = BytesMut::from(first);
-            both.extend_from_slice(&second);
-            both.freeze()
-        }
-    }
-}
-
-/// How many items from the start stay within what a message may have; at least one.
-fn how_many_fit<T>(items: &[T], bytes: fn(&T) -> usize) -> usize {
-    let mut room = PAGE_BYTES_MAX;
-    let fitting = items.iter().take_while(|item| {
-        let fits = room.checked_sub(bytes(item));
-        room = fits.unwrap_or(0);
-        fits.is_some()
-    });
-    fitting.count().max(1)
-}
-
-/// Names of fields, and all fields of a bounded size.
-const FIXED_BYTES: usize = 1024;
-
-fn record_bytes(record: &SandboxRecord) -> usize {
-    let pairs = record.metadata.iter().chain(&record.env);
-    let pairs: usize = pairs.map(|(key, value)| key.len() + value.len() + 10).sum();
-    let key = record.idempotency_key.as_ref().map_or(0, String::len);
-    FIXED_BYTES + pairs + key + record.reason.len()
-}
-
-fn entry_bytes(entry: &FileStat) -> usize {
-    let target = match &entry.kind {
-        FileKind::Symlink { target } => target.len(),
-        _ => 0,
-    };
-    FIXED_BYTES / 4 + entry.name.len() + target
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use sandbox_core::process::ExitStatus;
-
-    #[test]
-    fn a_key_fits_only_itself() {
-        let key = Key::new("secret".to_owned());
-        assert!(key.fits("secret"));
-        for wrong in ["", "secre", "secret ", "Secret", "secrets"] {
-            assert!(!key.fits(wrong), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn r5_pieces_of_an_output_put_together_are_the_output() {
-        for (stdout, stderr) in [
-            (0, 0),
-            (5, 3),
-            (EXEC_PIECE_BYTES, 1),
-            (3_000_000, 2_500_000),
-        ] {
-            let output = ExecOutput {
-                status: ExitStatus::Code(0),
-                timed_out: false,
-                stdout: (0..stdout)
-                    .map(|n| (n % 251) as u8)
-                    .collect::<Vec<_>>()
-                    .into(),
-                stderr: (0..stderr)
-                    .map(|n| (n % 241) as u8)
-                    .collect::<Vec<_>>()
-                    .into(),
-                dropped_bytes: 0,
-                duration: Duration::ZERO,
-            };
-            let mut whole = Vec::new();
-            while whole.len() < stdout + stderr {
-                let piece = piece(&output, whole.len());
-                assert!((1..=EXEC_PIECE_BYTES).contains(&piece.len()));
-                whole.extend_from_slice(&piece);
-            }
-            assert_eq!(whole, [&output.stdout[..], &output.stderr[..]].concat());
-            assert!(piece(&output, whole.len()).is_empty());
-            assert!(piece(&output, usize::MAX).is_empty());
-        }
-    }
-
-    #[test]
-    fn trap_36_a_page_stays_within_a_message_and_is_never_empty() {
-        let of = |bytes: usize, count| how_many_fit(&vec![bytes; count], |bytes| *bytes);
-        assert_eq!(of(PAGE_BYTES_MAX / 4, 100), 4);
-        assert_eq!(of(1, 100), 100);
-        assert_eq!(of(PAGE_BYTES_MAX + 1, 3), 1);
     }
 }

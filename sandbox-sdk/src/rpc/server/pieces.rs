@@ -1,0 +1,143 @@
+//! Answers that would be larger than a message may be, in pieces.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use sandbox_core::{
+    error::Error,
+    file::{FileKind, FileStat},
+    process::ExecOutput,
+    sandbox::SandboxRecord,
+};
+
+use super::requests::{self, Outcome};
+use crate::rpc::protocol::ExecProgress;
+
+/// How long one call waits for a command to end.
+const EXEC_WAIT: Duration = Duration::from_secs(10);
+/// The most output of a command in one message, in bytes.
+const EXEC_PIECE_BYTES: usize = 1024 * 1024;
+/// What the items of a page may have together, in bytes: half of a frame.
+const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Waits a while for a command's end and gives a piece of what it wrote.
+pub(super) async fn progress(
+    outcome: Outcome<Arc<ExecOutput>>,
+    offset: u64,
+) -> Result<ExecProgress, Error> {
+    let Some(ended) = requests::within(outcome, EXEC_WAIT).await else {
+        return Ok(ExecProgress::Running);
+    };
+    let output = ended?;
+    Ok(ExecProgress::Ended {
+        status: output.status,
+        timed_out: output.timed_out,
+        duration_us: u64::try_from(output.duration.as_micros()).unwrap_or(u64::MAX),
+        dropped_bytes: output.dropped_bytes,
+        stdout_bytes: output.stdout.len() as u64,
+        stderr_bytes: output.stderr.len() as u64,
+        piece: piece(&output, usize::try_from(offset).unwrap_or(usize::MAX)),
+    })
+}
+
+pub(super) fn written(output: &Arc<ExecOutput>) -> usize {
+    output.stdout.len() + output.stderr.len()
+}
+
+/// What stands at an offset into stdout with stderr behind it.
+fn piece(output: &ExecOutput, offset: usize) -> Bytes {
+    let (stdout, stderr) = (&output.stdout, &output.stderr);
+    let part = |of: &Bytes, from: usize, room: usize| {
+        let from = from.min(of.len());
+        of.slice(from..of.len().min(from.saturating_add(room)))
+    };
+    let first = part(stdout, offset, EXEC_PIECE_BYTES);
+    let room = EXEC_PIECE_BYTES - first.len();
+    let second = part(stderr, offset.saturating_sub(stdout.len()), room);
+    match (first.is_empty(), second.is_empty()) {
+        (true, _) => second,
+        (_, true) => first,
+        (false, false) => {
+            let mut both = BytesMut::from(first);
+            both.extend_from_slice(&second);
+            both.freeze()
+        }
+    }
+}
+
+/// How many items from the start stay within what a message may have; at least one.
+pub(super) fn how_many_fit<T>(items: &[T], bytes: fn(&T) -> usize) -> usize {
+    let mut room = PAGE_BYTES_MAX;
+    let fitting = items.iter().take_while(|item| {
+        let fits = room.checked_sub(bytes(item));
+        room = fits.unwrap_or(0);
+        fits.is_some()
+    });
+    fitting.count().max(1)
+}
+
+/// Names of fields, and all fields of a bounded size.
+const FIXED_BYTES: usize = 1024;
+
+pub(super) fn record_bytes(record: &SandboxRecord) -> usize {
+    let pairs = record.metadata.iter().chain(&record.env);
+    let pairs: usize = pairs.map(|(key, value)| key.len() + value.len() + 10).sum();
+    let key = record.idempotency_key.as_ref().map_or(0, String::len);
+    FIXED_BYTES + pairs + key + record.reason.len()
+}
+
+pub(super) fn entry_bytes(entry: &FileStat) -> usize {
+    let target = match &entry.kind {
+        FileKind::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    FIXED_BYTES / 4 + entry.name.len() + target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbox_core::process::ExitStatus;
+
+    #[test]
+    fn r5_pieces_of_an_output_put_together_are_the_output() {
+        for (stdout, stderr) in [
+            (0, 0),
+            (5, 3),
+            (EXEC_PIECE_BYTES, 1),
+            (3_000_000, 2_500_000),
+        ] {
+            let output = ExecOutput {
+                status: ExitStatus::Code(0),
+                timed_out: false,
+                stdout: (0..stdout)
+                    .map(|n| (n % 251) as u8)
+                    .collect::<Vec<_>>()
+                    .into(),
+                stderr: (0..stderr)
+                    .map(|n| (n % 241) as u8)
+                    .collect::<Vec<_>>()
+                    .into(),
+                dropped_bytes: 0,
+                duration: Duration::ZERO,
+            };
+            let mut whole = Vec::new();
+            while whole.len() < stdout + stderr {
+                let piece = piece(&output, whole.len());
+                assert!((1..=EXEC_PIECE_BYTES).contains(&piece.len()));
+                whole.extend_from_slice(&piece);
+            }
+            assert_eq!(whole, [&output.stdout[..], &output.stderr[..]].concat());
+            assert!(piece(&output, whole.len()).is_empty());
+            assert!(piece(&output, usize::MAX).is_empty());
+        }
+    }
+
+    #[test]
+    fn trap_36_a_page_stays_within_a_message_and_is_never_empty() {
+        let of = |bytes: usize, count| how_many_fit(&vec![bytes; count], |bytes| *bytes);
+        assert_eq!(of(PAGE_BYTES_MAX / 4, 100), 4);
+        assert_eq!(of(1, 100), 100);
+        assert_eq!(of(PAGE_BYTES_MAX + 1, 3), 1);
+    }
+}
