@@ -1,0 +1,42 @@
+//! The REST interface over simulated machines: to try requests, or a client, without a VM.
+//!
+//! `cargo run -p sandbox-api --example simulated -- 127.0.0.1:8080`, with the key `sbk_simulated`.
+//! A simulated shell knows `echo`, `cat`, `printenv`, `sleep`, `true`, `false` and `exit`.
+
+use std::sync::Arc;
+
+use sandbox_api::{AppState, KeyHash, Limits, Metrics, router, serve};
+use sandbox_core::{
+    audit::Actor,
+    engine::{Engine, EngineConfig, Parts},
+    sim::{MemoryStore, SimClock, SimHost},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let address = std::env::args().nth(1);
+    let address = address.as_deref().unwrap_or("127.0.0.1:8080");
+    let clock = Arc::new(SimClock::new());
+    let parts = Parts {
+        store: Arc::new(MemoryStore::new()),
+        host: Arc::new(SimHost::new(clock.clone())),
+        clock,
+    };
+    let engine = Engine::start(parts.clone(), EngineConfig::DEFAULT).await?;
+    let state = AppState {
+        api: Arc::new(engine.api(Actor::app())),
+        store: parts.store,
+        host: parts.host,
+        clock: parts.clock,
+        key: KeyHash::of("sbk_simulated"),
+        limits: Limits::default(),
+        metrics: Metrics::default(),
+        stopping: CancellationToken::new(),
+    };
+    let (limits, metrics, stopping) = (state.limits, state.metrics.clone(), state.stopping.clone());
+    let listener = TcpListener::bind(address).await?;
+    serve(listener, router(state)?, limits, metrics, stopping).await?;
+    Ok(())
+}

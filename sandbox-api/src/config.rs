@@ -1,0 +1,287 @@
+//! What the daemon is told: by flags, then `SANDBOX_...` variables, then a TOML file, then defaults.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+use crate::limits::Limits;
+
+/// The sandbox platform as a daemon: isolated Linux machines over REST.
+///
+/// Each sandbox is a virtual machine with a kernel, memory and disk of its own. They are created in
+/// a fraction of a second, and live on when the daemon stops: the next one finds them.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(
+    name = "sandboxd",
+    version,
+    after_long_help = "EXAMPLE
+  sandboxd --data /var/lib/sandbox --listen 127.0.0.1:8080
+
+  In another terminal, as the same user:
+    KEY=$(cat /var/lib/sandbox/admin.key)
+    curl -s -X POST -H \"X-API-Key: $KEY\" http://127.0.0.1:8080/v1/sandboxes
+    curl -s -H \"X-API-Key: $KEY\" --json '{\"cmd\":\"uname -a\"}' \\
+         http://127.0.0.1:8080/v1/sandboxes/ID/exec
+    curl -s -X DELETE -H \"X-API-Key: $KEY\" http://127.0.0.1:8080/v1/sandboxes/ID
+
+  When it is ready it prints one line with its address. /docs describes the interface, /openapi.json
+  is the same for programs. /healthz, /readyz and /metrics need no key.
+
+FILES
+  DATA/admin.key     the administrator's API key, written by the first start; remove it for a new one
+  DATA/sandbox.db    the records (SQLite)
+  DATA/host/         images, disks and machines
+
+CONFIGURATION FILE (TOML; a flag or variable goes before what it says)
+  data = \"/var/lib/sandbox\"
+  listen = \"127.0.0.1:8080\"
+  pool_size = 2
+
+SIGNALS
+  SIGTERM, SIGINT    stop within 10 seconds; sandboxes run on. A second one stops at once."
+)]
+pub struct Args {
+    /// The folder that holds everything; one daemon at a time may use it
+    #[arg(long, env = "SANDBOX_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// The address to listen on [default: 127.0.0.1:8080]
+    ///
+    /// Port 0 takes any that is free. The interface is plain HTTP: keep it on the loopback or put a
+    /// TLS proxy before it.
+    #[arg(long, env = "SANDBOX_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Keep the records in this PostgreSQL database instead of DATA/sandbox.db
+    #[arg(
+        long,
+        env = "SANDBOX_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub database_url: Option<String>,
+
+    /// Wake workers up through this Redis instead of within the daemon
+    #[arg(
+        long,
+        env = "SANDBOX_REDIS_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub redis_url: Option<String>,
+
+    /// Run no sandboxes on this machine: be a control plane for others
+    #[arg(long, env = "SANDBOX_NO_LOCAL_HOST")]
+    pub no_local_host: bool,
+
+    /// Read further settings from this TOML file
+    #[arg(long, env = "SANDBOX_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Restored machines that wait for the next create, some 30 MiB each [default: 2]
+    #[arg(long, env = "SANDBOX_POOL_SIZE", value_name = "N")]
+    pub pool_size: Option<usize>,
+
+    /// Look for a guest kernel here before the usual places
+    #[arg(long, env = "SANDBOX_KERNEL_DIR", value_name = "DIR")]
+    pub kernel_dir: Option<PathBuf>,
+
+    /// The most connections at a time [default: 8192, or what the system's limits leave]
+    #[arg(long, env = "SANDBOX_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// What to log to stderr, such as `info` or `sandbox_api=debug,warn` [default: info]
+    #[arg(long, env = "SANDBOX_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, env = "SANDBOX_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The file's settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    database_url: Option<String>,
+    redis_url: Option<String>,
+    no_local_host: Option<bool>,
+    pool_size: Option<usize>,
+    kernel_dir: Option<PathBuf>,
+    max_connections: Option<usize>,
+    log: Option<String>,
+    log_format: Option<LogFormat>,
+}
+
+/// What the daemon runs with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The folder that holds everything.
+    pub data: PathBuf,
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Where guest kernels are looked for first.
+    pub kernel_dir: Option<PathBuf>,
+    /// Restored machines that wait.
+    pub pool_size: usize,
+    /// Bounds.
+    pub limits: Limits,
+    /// What to log.
+    pub log: String,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+/// Why the settings make no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("the configuration file {} can't be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no such TOML.
+    #[error("the configuration file {} makes no sense", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// Nobody said where the data is.
+    #[error(
+        "which folder holds the data? Give --data DIR (or SANDBOX_DATA), such as --data ./data"
+    )]
+    NoData,
+    /// A number is out of bounds.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// This program was built without it.
+    #[error("{0} is not built into this program: leave it out")]
+    NotBuilt(&'static str),
+}
+
+impl Config {
+    /// Puts the settings together.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(args: Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            None => File::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                toml::from_str(&text).map_err(|source| ConfigError::Parse {
+                    path: path.clone(),
+                    source,
+                })?
+            }
+        };
+        Self::combine(args, file)
+    }
+
+    fn combine(args: Args, file: File) -> Result<Self, ConfigError> {
+        const POOL_SIZE: usize = 2;
+        if args.database_url.or(file.database_url).is_some() {
+            return Err(ConfigError::NotBuilt("PostgreSQL (--database-url)"));
+        }
+        if args.redis_url.or(file.redis_url).is_some() {
+            return Err(ConfigError::NotBuilt("Redis (--redis-url)"));
+        }
+        if args.no_local_host || file.no_local_host == Some(true) {
+            return Err(ConfigError::NotBuilt(
+                "a control plane without a host (--no-local-host)",
+            ));
+        }
+        let mut limits = Limits::default();
+        if let Some(most) = args.max_connections.or(file.max_connections) {
+            if most == 0 {
+                return Err(ConfigError::Zero("--max-connections"));
+            }
+            limits.connections_max = most;
+        }
+        Ok(Self {
+            data: args.data.or(file.data).ok_or(ConfigError::NoData)?,
+            listen: args
+                .listen
+                .or(file.listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            kernel_dir: args.kernel_dir.or(file.kernel_dir),
+            pool_size: args.pool_size.or(file.pool_size).unwrap_or(POOL_SIZE),
+            limits,
+            log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn args(words: &[&str]) -> Args {
+        Args::try_parse_from(std::iter::once(&"sandboxd").chain(words)).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let file: File = toml::from_str("data = \"/a\"\npool_size = 7\n").unwrap();
+        let config = Config::combine(args(&["--data", "/b"]), file).unwrap();
+        assert_eq!(config.data, PathBuf::from("/b"));
+        assert_eq!(config.pool_size, 7);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_clearly() {
+        for words in [
+            &["--database-url", "postgres://x"][..],
+            &["--redis-url", "redis://x"],
+            &["--no-local-host"],
+        ] {
+            let mut all = vec!["--data", "/a"];
+            all.extend(words);
+            let error = Config::load(args(&all)).unwrap_err().to_string();
+            assert!(error.contains("not built"), "{error}");
+        }
+    }
+
+    #[test]
+    fn r42_a_setting_that_does_not_exist_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.toml");
+        std::fs::write(&path, "colour = 1\n").unwrap();
+        let error = Config::load(args(&["--config", path.to_str().unwrap()])).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("colour"), "{source}");
+    }
+}

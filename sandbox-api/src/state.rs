@@ -1,0 +1,35 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+
+use sandbox_core::{api::Api, clock::Clock, host::Host, store::Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::{http::auth::KeyHash, limits::Limits, metrics::Metrics};
+
+/// What a router is made of.
+#[derive(Clone)]
+pub struct AppState {
+    /// Everything that a client can ask for.
+    pub api: Arc<dyn Api>,
+    /// Asked whether it is ready, and nothing else.
+    pub store: Arc<dyn Store>,
+    /// Asked whether it is ready, and nothing else.
+    pub host: Arc<dyn Host>,
+    /// Time and request IDs.
+    pub clock: Arc<dyn Clock>,
+    /// The key that requests must carry.
+    pub key: KeyHash,
+    /// Bounds.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the daemon stops: streams end then, so that their readers come back elsewhere.
+    pub stopping: CancellationToken,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! Descriptions of fields that the types alone say too little about, for the document.
+
+use utoipa::openapi::{
+    extensions::Extensions,
+    schema::{ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type},
+};
+
+const NO_NUL: &str = "^[^\\x00]*$";
+
+fn or_null(kind: Type) -> SchemaType {
+    SchemaType::from_iter([kind, Type::Null])
+}
+
+fn text(pattern: &str, length_max: Option<usize>) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(pattern))
+        .max_length(length_max)
+        .build()
+}
+
+fn map(description: &str, name: Object, value: Object, most: usize) -> Schema {
+    ObjectBuilder::new()
+        .schema_type(or_null(Type::Object))
+        .description(Some(description))
+        .property_names(Some(name))
+        .additional_properties(Some(Schema::from(value)))
+        .max_properties(Some(most))
+        .into()
+}
+
+/// Environment variables.
+pub(super) fn environment() -> Schema {
+    let name = text("^[^=\\x00]+$", Some(256));
+    map("Environment variables.", name, text(NO_NUL, None), 256)
+}
+
+/// Labels.
+pub(super) fn labels() -> Schema {
+    let name = text("^[^\\x00]+$", Some(128));
+    let value = text(NO_NUL, Some(1024));
+    map("Your own labels, to find the sandbox by.", name, value, 64)
+}
+
+/// Arguments of a program.
+pub(super) fn arguments() -> Schema {
+    ArrayBuilder::new()
+        .schema_type(or_null(Type::Array))
+        .description(Some("Arguments of the program."))
+        .items(text(NO_NUL, None))
+        .into()
+}
+
+/// Adds to a body that a field and its `_base64` twin go not together.
+pub(crate) fn either_or_base64(body: &mut Object, field: &str) {
+    let twin = format!("{field}_base64");
+    let given = serde_json::json!({"type": "string"});
+    let both = serde_json::json!({
+        "required": [field, twin],
+        "properties": {(field): given, (twin): given},
+    });
+    let extensions: &mut Extensions = body.extensions.get_or_insert_default();
+    extensions.insert("not".to_owned(), both);
+}

@@ -1,0 +1,15 @@
+//! The REST interface over a real socket, against simulated machines.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod auth;
+mod bad_input;
+mod connections;
+mod document;
+mod files;
+mod meta;
+mod output;
+mod processes;
+mod pty;
+mod sandboxes;
+mod support;
