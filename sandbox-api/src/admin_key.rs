@@ -7,8 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::http::auth::KeyHash;
-
 /// The file in the data folder.
 pub(crate) const FILE_NAME: &str = "admin.key";
 const PREFIX: &str = "sbk_";
@@ -48,7 +46,7 @@ pub enum AdminKeyError {
 ///
 /// # Errors
 /// See [`AdminKeyError`].
-pub(crate) fn read_or_make(data_dir: &Path) -> Result<KeyHash, AdminKeyError> {
+pub(crate) fn read_or_make(data_dir: &Path) -> Result<String, AdminKeyError> {
     let path = data_dir.join(FILE_NAME);
     let failed = |source| AdminKeyError::File {
         path: path.clone(),
@@ -61,13 +59,13 @@ pub(crate) fn read_or_make(data_dir: &Path) -> Result<KeyHash, AdminKeyError> {
             if key.len() < BYTES_MIN || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(AdminKeyError::NoKey { path });
             }
-            Ok(KeyHash::of(key))
+            Ok(key.to_owned())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = new_key()?;
             write(&path, &key).map_err(failed)?;
             tracing::info!(path = %path.display(), "wrote the administrator's key");
-            Ok(KeyHash::of(&key))
+            Ok(key)
         }
         Err(error) => Err(failed(error)),
     }
@@ -121,14 +119,14 @@ mod tests {
     #[test]
     fn the_first_start_writes_a_key_that_only_its_owner_reads() {
         let folder = tempfile::tempdir().unwrap();
-        let hash = read_or_make(folder.path()).unwrap();
+        let made = read_or_make(folder.path()).unwrap();
         let path = folder.path().join(FILE_NAME);
         let key = fs::read_to_string(&path).unwrap();
         assert!(key.starts_with("sbk_") && key.trim().len() == 68, "{key}");
-        assert!(hash.is_of(key.trim()));
+        assert_eq!(made, key.trim());
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(read_or_make(folder.path()).unwrap().is_of(key.trim()));
+        assert_eq!(read_or_make(folder.path()).unwrap(), made);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-use crate::limits::Limits;
+use crate::{database::Database, limits::Limits};
 
 /// The sandbox platform as a daemon: isolated Linux machines over REST.
 ///
@@ -32,6 +32,7 @@ FILES
   DATA/admin.key     the administrator's API key, written by the first start; remove it for a new one
   DATA/sandbox.db    the records (SQLite)
   DATA/host/         images, disks and machines
+  DATA/sandboxd.sock where the Rust SDK and the tool `sandbox` come in, on this machine
 
 CONFIGURATION FILE (TOML; a flag or variable goes before what it says)
   data = \"/var/lib/sandbox\"
@@ -52,6 +53,12 @@ pub struct Args {
     /// TLS proxy before it.
     #[arg(long, env = "SANDBOX_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+
+    /// Take clients of the Rust SDK and of the tool `sandbox` here too, as tcp:HOST:PORT
+    ///
+    /// They show the administrator's key. On this machine they use DATA/sandboxd.sock without one.
+    #[arg(long, env = "SANDBOX_RPC_LISTEN", value_name = "ADDR")]
+    pub rpc_listen: Option<String>,
 
     /// Keep the records in this PostgreSQL database instead of DATA/sandbox.db
     #[arg(
@@ -117,6 +124,7 @@ pub enum LogFormat {
 struct File {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
+    rpc_listen: Option<String>,
     database_url: Option<String>,
     redis_url: Option<String>,
     no_local_host: Option<bool>,
@@ -133,8 +141,13 @@ struct File {
 pub struct Config {
     /// The folder that holds everything.
     pub data: PathBuf,
+    /// Where the records are.
+    pub database: Database,
     /// The address to listen on.
     pub listen: SocketAddr,
+    /// Where clients of the Rust SDK and the command line tool may come in besides the socket in
+    /// the data folder.
+    pub rpc_listen: Option<String>,
     /// Where guest kernels are looked for first.
     pub kernel_dir: Option<PathBuf>,
     /// Restored machines that wait.
@@ -205,9 +218,6 @@ impl Config {
 
     fn combine(args: Args, file: File) -> Result<Self, ConfigError> {
         const POOL_SIZE: usize = 2;
-        if args.database_url.or(file.database_url).is_some() {
-            return Err(ConfigError::NotBuilt("PostgreSQL (--database-url)"));
-        }
         if args.redis_url.or(file.redis_url).is_some() {
             return Err(ConfigError::NotBuilt("Redis (--redis-url)"));
         }
@@ -223,8 +233,15 @@ impl Config {
             }
             limits.connections_max = most;
         }
+        let data = args.data.or(file.data).ok_or(ConfigError::NoData)?;
+        let database = match args.database_url.or(file.database_url) {
+            Some(url) => Database::Postgres(url),
+            None => Database::Sqlite(data.join("sandbox.db")),
+        };
         Ok(Self {
-            data: args.data.or(file.data).ok_or(ConfigError::NoData)?,
+            data,
+            database,
+            rpc_listen: args.rpc_listen.or(file.rpc_listen),
             listen: args
                 .listen
                 .or(file.listen)
@@ -263,11 +280,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_clearly() {
-        for words in [
-            &["--database-url", "postgres://x"][..],
-            &["--redis-url", "redis://x"],
-            &["--no-local-host"],
-        ] {
+        for words in [&["--redis-url", "redis://x"][..], &["--no-local-host"]] {
             let mut all = vec!["--data", "/a"];
             all.extend(words);
             let error = Config::load(args(&all)).unwrap_err().to_string();

@@ -1,14 +1,15 @@
 //! One daemon's life: assemble, serve, stop.
 //!
 //! ```text
-//!  bind ──► host (locks the folder) ──► store ──► engine ──► key ──► ready ──► serve
-//!                                                                               │ SIGTERM, SIGINT
-//!            gone ◄── host lets go ◄── operations end, requests are answered ◄──┘
+//!  bind ──► host (locks the folder) ──► records ──► engine ──► key ──► ready ──► serve
+//!                                                                                 │ SIGTERM, SIGINT
+//!              gone ◄── host lets go ◄── operations end, requests are answered ◄──┘
 //! ```
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sandbox_core::{
+    api::Api,
     audit::{Actor, ActorKind},
     clock::Clock,
     engine::{Engine, EngineConfig, Parts},
@@ -18,7 +19,7 @@ use sandbox_core::{
     size::MachineSize,
 };
 use sandbox_host::{HostConfig, HostManager, SystemClock};
-use sandbox_store::SqliteStore;
+use sandbox_sdk::rpc::{Listener, Server};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +27,11 @@ use crate::{
     admin_key::{self, AdminKeyError},
     app,
     config::Config,
+    database::DatabaseError,
+    http::auth::KeyHash,
     limits::Limits,
     metrics::Metrics,
+    rpc,
     serve::{raise_open_files, serve},
     state::AppState,
 };
@@ -56,8 +60,17 @@ pub enum DaemonError {
     #[error(transparent)]
     Host(HostError),
     /// The database can't be opened.
-    #[error("the database can't be opened")]
-    Store(#[source] sandbox_store::OpenError),
+    #[error("the records can't be opened")]
+    Database(#[from] DatabaseError),
+    /// Clients of the SDK can't come in.
+    #[error("can't listen on {address}")]
+    Rpc {
+        /// The address.
+        address: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The engine does not start.
     #[error("the engine can't start: {0}")]
     Engine(Error),
@@ -76,6 +89,8 @@ pub enum DaemonError {
 #[derive(Debug)]
 pub struct Daemon {
     listener: TcpListener,
+    doors: Vec<Listener>,
+    rpc: Server,
     state: AppState,
     engine: Engine,
     host: HostManager,
@@ -100,15 +115,13 @@ impl Daemon {
         let host = HostManager::open(host_config)
             .await
             .map_err(DaemonError::Host)?;
-        let store = SqliteStore::open(config.data.join("sandbox.db"))
-            .await
-            .map_err(DaemonError::Store)?;
         let parts = Parts {
-            store: Arc::new(store),
+            store: config.database.open().await?,
             host: Arc::new(host.clone()),
             clock: Arc::new(SystemClock),
         };
         let engine_config = EngineConfig {
+            sole_owner: config.database.is_ours_alone(),
             shutdown_timeout: ENGINE_STOP_TIMEOUT,
             ..EngineConfig::DEFAULT
         };
@@ -119,18 +132,23 @@ impl Daemon {
             kind: ActorKind::App,
             id: "admin-key".to_owned(),
         };
+        let key = admin_key::read_or_make(&config.data)?;
+        let doors = rpc::open(&config.data, config.rpc_listen.as_deref()).await?;
+        let api: Arc<dyn Api> = Arc::new(engine.api(administrator));
         let state = AppState {
-            api: Arc::new(engine.api(administrator)),
+            api: Arc::clone(&api),
             store: parts.store,
             host: parts.host,
             clock: parts.clock,
-            key: admin_key::read_or_make(&config.data)?,
+            key: KeyHash::of(&key),
             limits,
             metrics: Metrics::default(),
             stopping: CancellationToken::new(),
         };
         Ok(Self {
             listener,
+            doors,
+            rpc: Server::new(api, Some(key)),
             state,
             engine,
             host,
@@ -153,6 +171,8 @@ impl Daemon {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let Self {
             listener,
+            doors,
+            rpc,
             state,
             engine,
             host,
@@ -165,6 +185,7 @@ impl Daemon {
             tokio::spawn(warm_up(host.clone()));
         }
         let serving = serve(listener, router, limits, metrics, stopping.clone());
+        let remote = rpc::serve(&rpc, doors, &stopping);
         let until_stop = async {
             stop.await;
             tracing::info!("stopping; sandboxes run on");
@@ -173,7 +194,7 @@ impl Daemon {
                 tracing::warn!("operations were in flight; the next start settles them");
             }
         };
-        let (served, ()) = tokio::join!(serving, until_stop);
+        let (served, (), ()) = tokio::join!(serving, remote, until_stop);
         if timeout(HOST_STOP_TIMEOUT, host.shutdown()).await.is_err() {
             tracing::warn!("the host was at work; the next start settles what it left");
         }

@@ -6,6 +6,14 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "../../sandbox-store/tests/postgres/server.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "made for the store's tests, which use more of it"
+)]
+mod postgres;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -21,6 +29,7 @@ use nix::{
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use sandbox_host::testkit::{leftovers::Leftovers, seed};
+use sandbox_sdk::{Client, SandboxId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -78,7 +87,13 @@ fn command(folder: &Path) -> Command {
 impl Daemon {
     /// Starts one and waits for the line that it prints when it is ready.
     async fn start(folder: &Folder) -> Self {
-        let mut child = command(&folder.path).spawn().unwrap();
+        Self::start_with(folder, |_| {}).await
+    }
+
+    async fn start_with(folder: &Folder, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(&folder.path);
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(LONG, lines.next_line()).await.unwrap().unwrap();
         let line = line.expect("the daemon starts");
@@ -261,6 +276,9 @@ async fn the_whole_way_from_the_first_start_to_the_last_delete() {
     let (text, _, exit) = daemon.read(&process, offset, |_| false).await;
     assert_eq!(text, "two\n");
     assert_eq!(exit.unwrap()["exit_code"], 0);
+    let beyond = format!("{process}/output?offset=1000");
+    let beyond = daemon.json(Method::GET, &beyond, Value::Null, 409).await;
+    assert_eq!(beyond["error"]["code"], "invalid_state");
 
     daemon.delete(&sandbox).await;
     daemon.stop().await;
@@ -333,6 +351,64 @@ async fn a_daemon_that_is_told_to_stop_leaves_its_sandboxes_to_the_next() {
     }
 }
 
+#[tokio::test]
+async fn records_in_postgresql_outlive_a_killed_daemon() {
+    let mut server = postgres::Server::start();
+    let folder = Folder::new().await;
+    let start = || {
+        Daemon::start_with(&folder, |command| {
+            command.args(["--database-url", &server.url("postgres")]);
+        })
+    };
+    let daemon = start().await;
+    let sandbox = daemon.create().await;
+    daemon.kill().await;
+
+    let daemon = start().await;
+    assert_eq!(daemon.get(&sandbox).await["state"], "running");
+    assert_eq!(
+        daemon.exec(&sandbox, "echo still").await["stdout"],
+        "still\n"
+    );
+    daemon.delete(&sandbox).await;
+    daemon.stop().await;
+    assert!(!folder.path.join("sandbox.db").exists());
+    folder.leftovers.assert_none().await;
+
+    server.stop(Signal::SIGQUIT);
+    let url = server.url("postgres");
+    let mut unreachable = command(&folder.path);
+    let words = refusal(unreachable.args(["--database-url", &url])).await;
+    assert!(words.contains("no connection to the database"), "{words}");
+}
+
+#[tokio::test]
+async fn r44_clients_of_the_sdk_come_in_by_the_socket_and_over_tcp() {
+    let folder = Folder::new().await;
+    let daemon = Daemon::start_with(&folder, |command| {
+        command.args(["--rpc-listen", "tcp:127.0.0.1:0"]);
+    })
+    .await;
+    let sandbox = daemon.create().await;
+    let id: SandboxId = sandbox.rsplit('/').next().unwrap().parse().unwrap();
+
+    let socket = folder.path.join("sandboxd.sock");
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let client = Client::connect(format!("unix:{}", socket.display()))
+        .await
+        .unwrap();
+    let handle = client.get(id).await.unwrap();
+    let output = handle.exec("echo by the socket").await.unwrap();
+    assert_eq!(output.stdout, "by the socket\n");
+    drop((handle, client));
+
+    daemon.delete(&sandbox).await;
+    daemon.stop().await;
+    assert!(!socket.exists(), "it goes with the daemon");
+    folder.leftovers.assert_none().await;
+}
+
 async fn wait_for_process(daemon: &Daemon, sandbox: &str) {
     let until = Instant::now() + LONG;
     loop {
@@ -386,10 +462,7 @@ async fn settings_that_make_no_sense_are_refused_with_words_that_help() {
     let data = folder.path().to_str().unwrap();
     for (args, words) in [
         (&[][..], "--data"),
-        (
-            &["--data", data, "--database-url", "postgres://x"],
-            "not built",
-        ),
+        (&["--data", data, "--redis-url", "redis://x"], "not built"),
         (&["--data", data, "--no-local-host"], "not built"),
         (&["--data", data, "--listen", "nowhere"], "--listen"),
         (&["--data", data, "--log", "=["], "--log"),

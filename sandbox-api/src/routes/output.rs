@@ -15,14 +15,14 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt, stream};
-use sandbox_core::process::Output;
+use sandbox_core::{error::Error, guest::GuestError, process::Output};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    error::ApiError,
+    error::{ApiError, Code},
     http::{
         extract::{InPath, Params, header_text},
         flag::Flag,
@@ -40,6 +40,9 @@ use crate::{
 
 /// How often a silent stream says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// The longest wait that a request for JSON may ask for, in milliseconds.
+const WAIT_MS_MAX: u32 = 30_000;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(output))
@@ -130,6 +133,10 @@ async fn output(
     Params(params): Params<OutputParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if params.wait_ms > WAIT_MS_MAX {
+        let problem = format!("it is {}; it must be at most {WAIT_MS_MAX}", params.wait_ms);
+        return Err(ApiError::invalid_field("wait_ms", problem));
+    }
     let mut reader = Reader {
         api: state.api.clone(),
         id: path.id,
@@ -149,18 +156,27 @@ async fn output(
             (wait_ms, _) => wait_ms,
         };
         let piece = tokio::select! {
-            piece = reader.next(wait_ms) => piece?,
-            () = state.stopping.cancelled() => reader.next(0).await?,
+            piece = reader.next(wait_ms) => piece,
+            () = state.stopping.cancelled() => reader.next(0).await,
         };
+        let piece = piece.map_err(unreadable)?;
         return Ok(Json(OutputPiece::from(piece)).into_response());
     }
     // The first piece is read before anything is answered: what is wrong with the request becomes
     // a status.
-    let first = reader.next(0).await?;
+    let first = reader.next(0).await.map_err(unreadable)?;
     let events = events(reader, offset, first, follow, state.stopping.clone());
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let no_cache = [(header::CACHE_CONTROL, "no-store")];
     Ok((no_cache, Sse::new(events).keep_alive(keep_alive)).into_response())
+}
+
+/// An offset that the output has not reached is nothing that is wrong by itself.
+fn unreadable(error: Error) -> ApiError {
+    match error {
+        Error::Guest(GuestError::Invalid(words)) => ApiError::new(Code::InvalidState, words),
+        error => error.into(),
+    }
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {

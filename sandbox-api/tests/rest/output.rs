@@ -190,7 +190,13 @@ async fn what_is_wrong_with_the_request_is_a_status_and_no_event() {
         .await;
     failure(nobody, 404, "not_found").await;
     let process = server.process(&sandbox, json!({"cmd": "true"})).await;
-    for query in ["?offset=x", "?offset=-1", "?follow=maybe", "?colour=red"] {
+    for query in [
+        "?offset=x",
+        "?offset=-1",
+        "?follow=maybe",
+        "?wait_ms=30001",
+        "?colour=red",
+    ] {
         let refused = server.get(&format!("{process}/output{query}")).await;
         failure(refused, 400, "invalid_request").await;
     }
