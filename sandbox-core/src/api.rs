@@ -14,10 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
+    template::{
+        ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
+        TemplateRecord, TemplateUse,
+    },
 };
 
 /// A sandbox whose making has begun.
@@ -62,6 +66,64 @@ pub trait Api: Send + Sync {
 
     /// Asks the guest for a sign of life and pushes the sandbox's deadline.
     async fn ping(&self, id: SandboxId) -> Result<SandboxRecord, Error>;
+
+    /// Saves a sandbox's memory and disk and ends its process; it is paused when this returns. The
+    /// work goes on when the caller goes away. A paused one is done already.
+    async fn pause(&self, id: SandboxId) -> Result<SandboxRecord, Error>;
+
+    /// Has a paused sandbox go on where it was, with the same processes, files and open state. A
+    /// running one is done already.
+    async fn resume(&self, id: SandboxId) -> Result<SandboxRecord, Error>;
+
+    /// Makes a template of a running or paused sandbox. The sandbox is paused afterwards, or runs
+    /// where it ran and the request says `resume`. The work goes on when the caller goes away.
+    ///
+    /// # Errors
+    /// [`Error::TemplateExists`]; [`Error::Forbidden`] for a name of the platform's.
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<TemplateRecord, Error>;
+
+    /// Like [`snapshot`](Self::snapshot), without waiting.
+    async fn begin_snapshot(&self, request: SnapshotRequest) -> Result<OperationId, Error>;
+
+    /// A template that the caller can see, by its name or written ID. Of one name, the platform's
+    /// comes before the caller's own.
+    ///
+    /// # Errors
+    /// [`Error::TemplateNotFound`], also for another team's.
+    async fn template(&self, name: &str) -> Result<TemplateRecord, Error>;
+
+    /// A page of the templates that the caller can see: its team's and the platform's.
+    async fn templates(
+        &self,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<TemplatePage, Error>;
+
+    /// All templates of all teams, with who lies on them.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for anyone but an administrator.
+    async fn all_templates(
+        &self,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error>;
+
+    /// Hides a template at once; its files go with the last sandbox that lies on them.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for the platform's, where the caller is no administrator, before
+    /// anything is touched; [`Error::TemplateNotFound`].
+    async fn delete_template(&self, name: &str) -> Result<(), Error>;
+
+    /// Makes a template from elsewhere. The work goes on when the caller goes away.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for anyone but an administrator, [`Error::TemplateExists`].
+    async fn import_template(&self, request: ImportTemplate) -> Result<TemplateRecord, Error>;
+
+    /// Like [`import_template`](Self::import_template), without waiting.
+    async fn begin_import(&self, request: ImportTemplate) -> Result<OperationId, Error>;
 
     /// One operation and its outcome, also after it ended.
     async fn operation(&self, id: OperationId) -> Result<OperationRecord, Error>;

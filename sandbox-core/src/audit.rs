@@ -22,6 +22,8 @@ pub struct Actor {
 pub enum ActorKind {
     /// The program that embeds the platform.
     App,
+    /// Whoever shows an API key.
+    ApiKey,
     /// A part of the platform itself.
     System,
 }
@@ -36,6 +38,15 @@ impl Actor {
         }
     }
 
+    /// Whoever shows an API key, by the key's name: never by the key.
+    #[must_use]
+    pub fn api_key(name: impl Into<String>) -> Self {
+        Self {
+            kind: ActorKind::ApiKey,
+            id: name.into(),
+        }
+    }
+
     /// A part of the platform, such as `reconciler`.
     #[must_use]
     pub fn system(part: &str) -> Self {
@@ -47,11 +58,15 @@ impl Actor {
 }
 
 impl ActorKind {
+    /// All kinds, for tables and tests.
+    pub const ALL: [Self; 3] = [Self::App, Self::ApiKey, Self::System];
+
     /// The kind's name, as stores keep it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::App => "app",
+            Self::ApiKey => "api_key",
             Self::System => "system",
         }
     }

@@ -25,6 +25,12 @@ pub enum Error {
     /// There is no such template.
     #[error("there is no template `{0}`")]
     TemplateNotFound(String),
+    /// A template of this name is there already.
+    #[error("there is a template `{0}` already")]
+    TemplateExists(String),
+    /// Whoever asked may not do this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The sandbox is in a state in which this can't be done.
     #[error("sandbox {id} is {}: {reason}", state.as_str())]
     InvalidState {

@@ -151,7 +151,8 @@ pub trait Guest: Send + Sync {
     /// `close` just closes.
     async fn write_stdin(&self, pid: u32, data: Bytes, close: bool) -> Result<u64, CallError>;
 
-    /// Sends a signal to the process, with `group` to its whole process group.
+    /// Sends a signal to the process, with `group` to its whole process group, which may live on
+    /// when the process has ended.
     async fn signal(&self, pid: u32, signal: i32, group: bool) -> Result<(), CallError>;
 
     /// Sets the size of a process's terminal.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     guest::Guest,
-    id::{HostId, SandboxId},
+    id::{HostId, SandboxId, TemplateId},
     name::TemplateName,
     size::MachineSize,
+    template::{ImportSource, TemplateKind},
 };
 
 /// An order for a new machine.
@@ -22,12 +23,78 @@ pub struct HostCreate {
     pub id: SandboxId,
     /// Which of its machines.
     pub generation: u64,
-    /// What it starts from.
+    /// What it starts from, for people.
     pub template: TemplateName,
+    /// What it starts from.
+    pub image: TemplateId,
     /// Its size.
     pub size: MachineSize,
     /// Environment variables of every process in it.
     pub env: BTreeMap<String, String>,
+}
+
+/// An order for a machine that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostOrder {
+    /// Whose machine it is.
+    pub id: SandboxId,
+    /// Which of its machines.
+    pub generation: u64,
+    /// The version of the sandbox's record at which it was ordered. A host refuses an order that is
+    /// older than the newest it has taken for this machine, so that one that was held up on its way
+    /// changes nothing.
+    pub order: u64,
+}
+
+/// An order to make an image of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSnapshot {
+    /// Which machine, and when it was ordered.
+    pub order: HostOrder,
+    /// The image to make.
+    pub image: TemplateId,
+    /// Whether the machine runs once the image is there, also where an earlier attempt at the same
+    /// order left it paused. It is paused otherwise, and may be after any error.
+    pub resume: bool,
+}
+
+/// An order to make an image from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostImport {
+    /// The image to make.
+    pub image: TemplateId,
+    /// Where its files come from.
+    pub source: ImportSource,
+}
+
+/// An image that a host holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostImage {
+    /// Which one.
+    pub id: TemplateId,
+    /// What it holds.
+    pub kind: TemplateKind,
+    /// A snapshot's size. Of an image, `disk_size_mb` is the least disk that its content fits, and
+    /// the rest is the machine's that it was taken from, or the default.
+    pub size: MachineSize,
+    /// Physical bytes of its disk.
+    pub disk_bytes: u64,
+    /// Physical bytes of its memory; 0 for an image.
+    pub memory_bytes: u64,
+    /// Sandboxes on this host that lie on it.
+    pub users: u32,
+    /// It was ordered to go, and goes with its last user.
+    pub deleting: bool,
+}
+
+/// What became of an order to delete an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageDeletion {
+    /// Its files are gone, or there were none.
+    Freed,
+    /// Sandboxes lie on it. The host removes it with the last of them.
+    InUse,
 }
 
 /// What the host knows of one sandbox.
@@ -49,6 +116,8 @@ pub enum HostSandboxState {
     Creating,
     /// It runs.
     Running,
+    /// Its memory and disk are kept; no process of it is left.
+    Paused,
     /// It has ended; its disk is kept.
     Stopped {
         /// Why, for people, such as "the guest powered off".
@@ -65,6 +134,9 @@ pub struct HostReport {
     pub sequence: u64,
     /// Its sandboxes, by ID.
     pub sandboxes: Vec<HostSandbox>,
+    /// Its images, by ID; `minimal`, which it makes at need, is among them.
+    #[serde(default)]
+    pub images: Vec<HostImage>,
 }
 
 /// What a host is and can do.
@@ -92,6 +164,40 @@ pub enum HostError {
         /// The name.
         name: String,
     },
+    /// It has no machine for the sandbox.
+    #[error("the host has no machine for {0}")]
+    UnknownSandbox(SandboxId),
+    /// It has no such image.
+    #[error("the host has no image {0}")]
+    UnknownImage(TemplateId),
+    /// An image of this ID is there already.
+    #[error("the host has an image {0} already")]
+    ImageExists(TemplateId),
+    /// The machine stands so that it can't be done.
+    #[error("the machine is {state}: {reason}")]
+    WrongState {
+        /// How it stands, such as `stopped`.
+        state: String,
+        /// Why it can't be done, for people.
+        reason: String,
+    },
+    /// What was to become an image can't become one.
+    #[error("{0}")]
+    BadSource(String),
+    /// A memory image was made by another QEMU, kernel or agent than this host's.
+    #[error("the snapshot does not fit this host: {0}")]
+    Incompatible(String),
+    /// It was overtaken by a newer order.
+    #[error("the order {ordered} came after {present}")]
+    StaleOrder {
+        /// The order's number.
+        ordered: u64,
+        /// The newest taken.
+        present: u64,
+    },
+    /// The other side can't do this, such as one of another version.
+    #[error("the host can't do this: {0}")]
+    Unsupported(String),
     /// The order is for an older machine than the one that is there.
     #[error("the order is for generation {ordered}, the host has {present}")]
     StaleGeneration {
@@ -159,6 +265,59 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// [`HostError::StaleGeneration`] when a newer machine is there.
     async fn destroy_sandbox(&self, id: SandboxId, generation: u64) -> Result<(), HostError>;
+
+    /// Saves a sandbox's memory and disk as of one moment and ends its process. One that is paused
+    /// already is done.
+    ///
+    /// # Errors
+    /// After any error the machine stands as the report says: running, paused or stopped.
+    async fn pause_sandbox(&self, order: HostOrder) -> Result<(), HostError> {
+        let _ = order;
+        Err(HostError::Unsupported("pausing".to_owned()))
+    }
+
+    /// Has a paused sandbox go on where it was. One that runs already is done.
+    ///
+    /// # Errors
+    /// What was saved is kept after any error.
+    async fn resume_sandbox(&self, order: HostOrder) -> Result<(), HostError> {
+        let _ = order;
+        Err(HostError::Unsupported("resuming".to_owned()))
+    }
+
+    /// Makes a snapshot, disk and memory as of one moment, of a sandbox that runs or is paused. The
+    /// same order again finds the image there and succeeds.
+    ///
+    /// # Errors
+    /// Nothing of the image is left after any error.
+    async fn create_snapshot(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
+        let _ = order;
+        Err(HostError::Unsupported("snapshots".to_owned()))
+    }
+
+    /// Makes an image of a sandbox's disk alone, checked and shrunk to its least. Otherwise like
+    /// [`create_snapshot`](Self::create_snapshot).
+    async fn flatten_rootfs(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
+        let _ = order;
+        Err(HostError::Unsupported("flattening".to_owned()))
+    }
+
+    /// Makes an image from elsewhere. The same order again finds the image there and succeeds.
+    ///
+    /// # Errors
+    /// [`HostError::BadSource`] for what can't become a root file system. Nothing of the image is
+    /// left after any error.
+    async fn import_image(&self, order: HostImport) -> Result<HostImage, HostError> {
+        let _ = order;
+        Err(HostError::Unsupported("importing".to_owned()))
+    }
+
+    /// Frees an image's files, now or with the last sandbox that lies on them. Succeeds when
+    /// nothing is there.
+    async fn delete_snapshot(&self, image: TemplateId) -> Result<ImageDeletion, HostError> {
+        let _ = image;
+        Err(HostError::Unsupported("deleting images".to_owned()))
+    }
 
     /// Everything that the host holds.
     async fn list_sandboxes(&self) -> Result<HostReport, HostError>;

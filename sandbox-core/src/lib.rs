@@ -8,11 +8,15 @@
 
 pub mod api;
 pub mod audit;
+pub mod authorize;
+pub mod caller;
 pub mod clock;
+pub mod disk;
 #[cfg(feature = "engine")]
 pub mod engine;
 pub mod error;
 pub mod file;
+pub mod flatten;
 pub mod guest;
 pub mod host;
 pub mod id;
@@ -26,3 +30,6 @@ pub mod sandbox;
 pub mod sim;
 pub mod size;
 pub mod store;
+pub mod template;
+#[cfg(feature = "wire")]
+pub mod wire;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Timestamp,
     error::Error,
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TemplateId},
 };
 
 /// What an operation does.
@@ -23,11 +23,26 @@ pub enum OperationKind {
     Create,
     /// Removes a sandbox and all it holds.
     Destroy,
+    /// Saves a sandbox's memory and disk and ends its process.
+    Pause,
+    /// Has a paused sandbox go on.
+    Resume,
+    /// Makes a template of a sandbox.
+    Snapshot,
+    /// Makes a template from elsewhere.
+    Import,
 }
 
 impl OperationKind {
     /// All kinds, for tables and tests.
-    pub const ALL: [Self; 2] = [Self::Create, Self::Destroy];
+    pub const ALL: [Self; 6] = [
+        Self::Create,
+        Self::Destroy,
+        Self::Pause,
+        Self::Resume,
+        Self::Snapshot,
+        Self::Import,
+    ];
 
     /// The kind's name, as stores keep it.
     #[must_use]
@@ -35,6 +50,10 @@ impl OperationKind {
         match self {
             Self::Create => "create",
             Self::Destroy => "destroy",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Snapshot => "snapshot",
+            Self::Import => "import",
         }
     }
 }
@@ -73,8 +92,11 @@ pub enum OperationStatus {
 pub struct OperationRecord {
     /// Its ID.
     pub id: OperationId,
-    /// The sandbox that it works on.
-    pub sandbox_id: SandboxId,
+    /// The sandbox that it works on, if it does.
+    pub sandbox_id: Option<SandboxId>,
+    /// The template that it makes, if it does.
+    #[serde(default)]
+    pub template_id: Option<TemplateId>,
     /// What it does.
     pub kind: OperationKind,
     /// How it stands.

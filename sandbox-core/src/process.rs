@@ -53,7 +53,8 @@ pub enum WhenFull {
     /// The oldest output goes; readers learn how many bytes they missed.
     #[default]
     DropOldest,
-    /// The process waits in its write until a reader has asked for an offset beyond the oldest.
+    /// The process waits in its write until a reader has asked for an offset beyond the oldest. See
+    /// [`ProcessSpec::reader_patience_ms`] for readers that may never come back.
     Wait,
 }
 
@@ -96,6 +97,13 @@ pub struct ProcessSpec {
     /// What happens at that bound.
     #[serde(default)]
     pub when_full: WhenFull,
+    /// How long [`WhenFull::Wait`] waits for a reader that stays away, in milliseconds; for ever
+    /// where absent. While no reader has asked for that long, the oldest output goes, as with
+    /// [`WhenFull::DropOldest`]; once one asks again, the process waits again.
+    ///
+    /// An optional field and no variant, so that a guest agent that does not know it reads the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader_patience_ms: Option<u32>,
 }
 
 const fn default_retain_bytes() -> u32 {
@@ -116,6 +124,7 @@ impl ProcessSpec {
             timeout_ms: None,
             retain_bytes: DEFAULT_RETAIN_BYTES,
             when_full: WhenFull::DropOldest,
+            reader_patience_ms: None,
         }
     }
 

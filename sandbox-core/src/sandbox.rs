@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    id::{HostId, SandboxId, TeamId},
+    id::{HostId, SandboxId, TeamId, TemplateId},
     name::TemplateName,
     operation::Operation,
     size::MachineSize,
@@ -72,8 +72,10 @@ pub struct SandboxRecord {
     pub version: u64,
     /// Counts the machines that this sandbox has had. A host refuses orders for an older one.
     pub generation: u64,
-    /// What it was started from.
+    /// What it was started from, by the name that it had then.
     pub template: TemplateName,
+    /// What it was started from.
+    pub template_id: TemplateId,
     /// Its machine's size.
     pub size: MachineSize,
     /// Lifetime in seconds since it was last used, if it is bounded.
@@ -122,6 +124,12 @@ pub struct CreateSandbox {
 /// Which sandboxes to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SandboxFilter {
+    /// Only this team's; every team's where absent. Set by the platform, never by a client.
+    #[serde(default)]
+    pub team_id: Option<TeamId>,
+    /// Only started from this template.
+    #[serde(default)]
+    pub template_id: Option<TemplateId>,
     /// Only in this state.
     pub state: Option<SandboxState>,
     /// Only from this template.
@@ -134,7 +142,11 @@ impl SandboxFilter {
     /// Whether a record is one that the filter asks for.
     #[must_use]
     pub fn matches(&self, record: &SandboxRecord) -> bool {
-        self.state.is_none_or(|state| state == record.state)
+        self.team_id.is_none_or(|team| team == record.team_id)
+            && self
+                .template_id
+                .is_none_or(|template| template == record.template_id)
+            && self.state.is_none_or(|state| state == record.state)
             && self
                 .template
                 .as_ref()

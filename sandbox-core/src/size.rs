@@ -70,32 +70,42 @@ impl MachineSize {
         memory_mb: Option<u32>,
         disk_size_mb: Option<u32>,
     ) -> Result<Self, SizeError> {
-        let within = |field, asked: Option<u32>, default, min, max| {
-            let got = asked.unwrap_or(default);
-            if (min..=max).contains(&got) {
-                Ok(got)
-            } else {
-                Err(SizeError {
-                    field,
-                    got,
-                    min,
-                    max,
-                })
-            }
+        Self::default().or_asked(vcpus, memory_mb, disk_size_mb)
+    }
+
+    /// Takes each size that was asked for and this one's for each that was not.
+    ///
+    /// # Errors
+    /// The first size that was asked for and is out of bounds.
+    pub fn or_asked(
+        self,
+        vcpus: Option<u32>,
+        memory_mb: Option<u32>,
+        disk_size_mb: Option<u32>,
+    ) -> Result<Self, SizeError> {
+        let within = |field, asked: Option<u32>, otherwise, min, max| match asked {
+            None => Ok(otherwise),
+            Some(got) if (min..=max).contains(&got) => Ok(got),
+            Some(got) => Err(SizeError {
+                field,
+                got,
+                min,
+                max,
+            }),
         };
         Ok(Self {
-            vcpus: within("vcpus", vcpus, DEFAULT_VCPUS, 1, VCPUS_MAX)?,
+            vcpus: within("vcpus", vcpus, self.vcpus, 1, VCPUS_MAX)?,
             memory_mb: within(
                 "memory_mb",
                 memory_mb,
-                DEFAULT_MEMORY_MB,
+                self.memory_mb,
                 MEMORY_MB_MIN,
                 MEMORY_MB_MAX,
             )?,
             disk_size_mb: within(
                 "disk_size_mb",
                 disk_size_mb,
-                DEFAULT_DISK_SIZE_MB,
+                self.disk_size_mb,
                 DISK_SIZE_MB_MIN,
                 DISK_SIZE_MB_MAX,
             )?,

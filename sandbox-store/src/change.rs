@@ -3,12 +3,14 @@
 //! One [`Change`] is one transaction. Being data it can be applied again, which is how a write that
 //! met a full disk is retried.
 
+#[cfg(feature = "sqlite")]
+use sandbox_core::store::TemplateChange;
 use sandbox_core::{
     audit::AuditEntry,
     clock::Timestamp,
     id::SandboxId,
     operation::OperationRecord,
-    store::{SandboxWrite, StoreError},
+    store::{SandboxWrite, StoreError, TemplateWrite},
 };
 
 /// Everything that writes.
@@ -25,6 +27,8 @@ pub(crate) enum Change {
         operation: Option<OperationRecord>,
         audit: AuditEntry,
     },
+    /// A template comes, changes or goes.
+    Template(TemplateWrite),
     /// Operations that ended before this go.
     RemoveOperations { finished_before: Timestamp },
 }
@@ -34,7 +38,17 @@ impl Change {
     /// Whether the change only adds to what is stored. Everything else is needed to manage what is
     /// there already, and must work on a full disk too.
     pub(crate) const fn only_adds(&self) -> bool {
-        matches!(self, Self::Insert(_))
+        let template = match self {
+            Self::Insert(_) => return true,
+            // A sandbox that is to become a template is as well off without one.
+            Self::Update(write) => match &write.template {
+                Some(template) => template,
+                None => return false,
+            },
+            Self::Template(template) => template,
+            Self::Remove { .. } | Self::RemoveOperations { .. } => return false,
+        };
+        matches!(template.change, TemplateChange::Insert(_))
     }
 }
 

@@ -8,129 +8,27 @@
 )]
 
 mod kit;
+#[expect(dead_code, reason = "not every test target uses all of it")]
+mod small_disk;
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
-use kit::{audit, next, record, sandbox_id, write};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    unistd::geteuid,
-};
+use kit::{audit, next, record, sandbox_id, template, template_write, write};
 use sandbox_core::{
     sandbox::{SandboxRecord, SandboxState},
-    store::{Store, StoreError},
+    store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
+    template::TemplateState,
 };
 use sandbox_store::{OpenError, SqliteStore};
-use tempfile::TempDir;
+use small_disk::{MIB, SmallDisk};
 
-const MIB: u64 = 1024 * 1024;
-
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {errors}");
+/// Where a test's database is.
+fn database(disk: &SmallDisk) -> PathBuf {
+    disk.at.join("store.db")
 }
 
-/// A small ext4 of its own, on a loop device that goes with the mount.
-///
-/// It is mounted in a mount namespace of this thread (and those that it starts), so the kernel
-/// takes mount and device away even when the test is killed.
-struct SmallDisk {
-    at: PathBuf,
-    _folder: TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, and why, when the test may not mount.
-    fn mount(size_mb: u64) -> Option<Self> {
-        if !geteuid().is_root() {
-            println!("skipped: mounting a file system needs root");
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("disk.img");
-        File::create(&image)
-            .unwrap()
-            .set_len(size_mb * MIB)
-            .unwrap();
-        let at = folder.path().join("mnt");
-        fs::create_dir(&at).unwrap();
-        let (image, target) = (image.to_str().unwrap(), at.to_str().unwrap());
-        run("mke2fs", &["-q", "-F", "-t", "ext4", "-m", "0", image]);
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        run("mount", &["-t", "ext4", "-o", "loop", image, target]);
-        Some(Self {
-            at,
-            _folder: folder,
-        })
-    }
-
-    fn database(&self) -> PathBuf {
-        self.at.join("store.db")
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.at.join("filler")
-    }
-
-    /// Takes every last block.
-    fn fill(&self) {
-        let mut filler = File::options()
-            .append(true)
-            .create(true)
-            .open(self.filler())
-            .unwrap();
-        for size in [1 << 20, 1 << 12, 1] {
-            let block = vec![7; size];
-            while filler.write_all(&block).is_ok() {}
-            // What is only in memory does not count yet.
-            let _ = filler.sync_all();
-            while filler.write_all(&block).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        run("mount", &["-o", &options, self.at.to_str().unwrap()]);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let at = self.at.to_str().unwrap();
-        let done = |args: &[&str]| {
-            let status = Command::new("umount").args(args).status();
-            status.is_ok_and(|status| status.success())
-        };
-        if !done(&[at]) && !done(&["-l", at]) {
-            eprintln!("{at} stays mounted until this process ends");
-        }
-    }
-}
-
-/// Runs a test on this thread, so that all threads of its runtime are in its mount namespace.
 fn on_small_disk(test: impl AsyncFnOnce(&SmallDisk)) {
-    let Some(disk) = SmallDisk::mount(48) else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(test(&disk));
-    drop(runtime);
+    small_disk::on_small_disk(48, test);
 }
 
 async fn insert_some(store: &SqliteStore, count: u128) -> Vec<SandboxRecord> {
@@ -167,7 +65,7 @@ fn ballast_len(path: &Path) -> u64 {
 #[test]
 fn trap_39_on_a_full_disk_sandboxes_can_be_updated_and_removed_but_not_added() {
     on_small_disk(async |disk| {
-        let path = disk.database();
+        let path = database(disk);
         let store = SqliteStore::open(&path).await.unwrap();
         let records = insert_some(&store, 20).await;
         disk.fill();
@@ -216,13 +114,14 @@ fn trap_39_on_a_full_disk_sandboxes_can_be_updated_and_removed_but_not_added() {
 #[test]
 fn r22_thousands_of_updates_go_through_on_a_full_disk_even_when_others_take_what_is_freed() {
     on_small_disk(async |disk| {
-        let store = SqliteStore::open(disk.database()).await.unwrap();
+        let store = SqliteStore::open(database(disk)).await.unwrap();
         let mut current = insert_some(&store, 1).await.remove(0);
         disk.fill();
         for number in 1..=2000_u128 {
             current = next(&current, SandboxState::Running);
             current.reason = format!("update {number}");
-            let update = sandbox_core::store::SandboxWrite {
+            let update = SandboxWrite {
+                template: None,
                 record: current.clone(),
                 operations: Vec::new(),
                 audit: None,
@@ -239,7 +138,7 @@ fn r22_thousands_of_updates_go_through_on_a_full_disk_even_when_others_take_what
 #[test]
 fn r22_a_store_opens_on_a_full_disk_with_all_it_holds() {
     on_small_disk(async |disk| {
-        let path = disk.database();
+        let path = database(disk);
         let records = {
             let store = SqliteStore::open(&path).await.unwrap();
             insert_some(&store, 5).await
@@ -264,10 +163,10 @@ fn r22_a_store_opens_on_a_full_disk_with_all_it_holds() {
 fn a_new_database_on_a_full_disk_says_so_and_opens_once_there_is_room() {
     on_small_disk(async |disk| {
         disk.fill();
-        let error = SqliteStore::open(disk.database()).await.unwrap_err();
+        let error = SqliteStore::open(database(disk)).await.unwrap_err();
         assert!(matches!(error, OpenError::Full { .. }), "{error:?}");
         disk.free();
-        let store = SqliteStore::open(disk.database()).await.unwrap();
+        let store = SqliteStore::open(database(disk)).await.unwrap();
         insert_some(&store, 1).await;
     });
 }
@@ -275,11 +174,67 @@ fn a_new_database_on_a_full_disk_says_so_and_opens_once_there_is_room() {
 #[test]
 fn a_read_only_folder_says_so() {
     on_small_disk(async |disk| {
-        drop(SqliteStore::open(disk.database()).await.unwrap());
+        drop(SqliteStore::open(database(disk)).await.unwrap());
         disk.remount("ro");
-        for path in [disk.database(), disk.at.join("new.db")] {
+        for path in [database(disk), disk.at.join("new.db")] {
             let error = SqliteStore::open(&path).await.unwrap_err();
             assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
         }
+    });
+}
+
+#[test]
+fn r26_on_a_full_disk_templates_can_be_hidden_and_removed_but_not_added() {
+    on_small_disk(async |disk| {
+        let path = database(disk);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let sandbox = insert_some(&store, 1).await.remove(0);
+        let insert = |number| template_write(TemplateChange::Insert(template(number)));
+        for number in 1..=200 {
+            store.write_template(insert(number)).await.unwrap();
+        }
+        disk.fill();
+
+        let mut refused = 1000;
+        while store.write_template(insert(refused)).await.is_ok() {
+            // Room within what SQLite has allocated already.
+            refused += 1;
+            assert!(refused < 100_000, "the disk never got full");
+        }
+        let full = store.write_template(insert(refused)).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        // Nor with a sandbox that is there already: it is as well off without a template.
+        let snapshot = SandboxWrite {
+            template: Some(insert(refused)),
+            ..write(next(&sandbox, SandboxState::Running), 7)
+        };
+        let full = store.update_sandbox(snapshot).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        assert_eq!(ballast_len(&path), 8 * MIB, "an insert spent the ballast");
+        let untouched = store.sandbox(sandbox.id).await.unwrap();
+        assert_eq!(untouched, Some(sandbox));
+
+        for number in 1..=200 {
+            let mut hidden = template(number);
+            (hidden.version, hidden.state) = (2, TemplateState::Deleting);
+            let change = TemplateChange::Update(hidden.clone());
+            let write = TemplateWrite {
+                audit: Some(audit(1_000_000 + number, "tpl")),
+                ..template_write(change)
+            };
+            store.write_template(write).await.unwrap();
+            let read = store.template(hidden.id).await.unwrap();
+            assert_eq!(read, Some(hidden.clone()));
+            if number % 2 == 0 {
+                let remove = TemplateChange::Remove(hidden.id, 2);
+                store.write_template(template_write(remove)).await.unwrap();
+                assert_eq!(store.template(hidden.id).await.unwrap(), None);
+            }
+        }
+        assert!(ballast_len(&path) < 8 * MIB, "nothing needed the ballast");
+
+        disk.free();
+        store.write_template(insert(refused)).await.unwrap();
+        assert_eq!(ballast_len(&path), 8 * MIB);
     });
 }

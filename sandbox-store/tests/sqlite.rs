@@ -15,11 +15,11 @@ use std::{
 };
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
-use kit::{audit, next, record, sandbox_id, write};
+use kit::{audit, next, record, sandbox_id, template, template_write, write};
 use sandbox_core::{
     id::PLATFORM_TEAM_ID,
     sandbox::{PageRequest, SandboxFilter, SandboxState},
-    store::{Store, StoreError},
+    store::{SandboxWrite, Store, StoreError, TemplateChange},
 };
 use sandbox_store::{OpenError, SqliteStore};
 
@@ -341,6 +341,47 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         "{error:?}"
     );
     assert!(error.to_string().contains("update this program"));
+}
+
+#[tokio::test]
+async fn r2_an_early_programs_schema_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = open(&path).await;
+    store.insert_sandbox(write(record(1), 1)).await.unwrap();
+    drop(store);
+    let set_version =
+        |version| format!("UPDATE __diesel_schema_migrations SET version = '{version}'");
+    raw(&path, &set_version("20251123000000"));
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Outdated { version, .. } if version == "20251123000000"),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("move it away"), "{error}");
+    raw(&path, &set_version("20261123000000"));
+    assert_eq!(count(&open(&path).await).await, 1);
+}
+
+#[tokio::test]
+async fn a_template_that_is_too_large_for_its_columns_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("store.db")).await;
+    let mut huge = template(1);
+    huge.memory_bytes = u64::MAX;
+    let with = |template| SandboxWrite {
+        template: Some(template_write(TemplateChange::Insert(template))),
+        ..write(record(1), 1)
+    };
+    let refused = store.insert_sandbox(with(huge)).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Internal(why)) if why.contains("memory_bytes")),
+        "{refused:?}"
+    );
+    assert_eq!(count(&store).await, 0);
+    store.insert_sandbox(with(template(1))).await.unwrap();
+    let made = store.template(template(1).id).await.unwrap();
+    assert_eq!(made, Some(template(1)));
 }
 
 #[tokio::test]

@@ -1,21 +1,17 @@
-//! The way into a sandbox: does it run, and its deadline is pushed.
+//! The way into a sandbox: may the caller, does it run, and its deadline is pushed.
 //!
 //! The store's word that a sandbox runs is trusted for a moment, so that a burst of calls costs one
 //! read. Nothing wrong comes of it: the host itself refuses calls into a machine that has ended, and
-//! the deadline that was pushed with the word lies further ahead than the word lasts.
+//! the deadline that was pushed with the word lies further ahead than the word lasts. The word says
+//! whose the sandbox is, too, so that rights cost no read either.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use crate::{
     audit::Actor,
-    clock::Timestamp,
-    engine::{Engine, Inner, errors, later},
+    authorize::Action,
+    caller::Caller,
+    engine::{Inner, admissions::Word, errors, later, rights},
     error::Error,
     guest::{CallError, Guest},
     id::SandboxId,
@@ -26,47 +22,6 @@ use crate::{
 
 /// Rounds of reading and deciding anew when others write the record at the same time.
 const PUSH_ATTEMPTS: u32 = 20;
-/// Words kept before the outdated ones are cleared away.
-const WORDS_MAX: usize = 4096;
-
-/// What is trusted about sandboxes, and until when.
-#[derive(Debug, Default)]
-pub(super) struct Admissions {
-    words: Mutex<HashMap<SandboxId, Word>>,
-}
-
-/// The store's word that a sandbox runs.
-#[derive(Debug, Clone, Copy)]
-struct Word {
-    until: Timestamp,
-    /// How often its deadline must be pushed while it is in use; never where it has none.
-    push_every: Option<Duration>,
-}
-
-impl Admissions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Word>> {
-        self.words.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, id: SandboxId, now: Timestamp) -> Option<Word> {
-        self.lock()
-            .get(&id)
-            .copied()
-            .filter(|word| word.until > now)
-    }
-
-    fn note(&self, id: SandboxId, word: Word, now: Timestamp) {
-        let mut words = self.lock();
-        if words.len() >= WORDS_MAX {
-            words.retain(|_, word| word.until > now);
-        }
-        words.insert(id, word);
-    }
-
-    pub(super) fn forget(&self, id: SandboxId) {
-        self.lock().remove(&id);
-    }
-}
 
 /// The error of a use that the table denies. Of a sandbox that has ended, the record knows better
 /// why than the table does.
@@ -83,48 +38,38 @@ fn refusal(record: &SandboxRecord, denied: Denied) -> Error {
     }
 }
 
-impl Engine {
-    /// The inside of a running sandbox, its deadline pushed. Calls on it neither check nor push
-    /// again: take it anew for each use.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`] where it does not run, [`Error::SandboxNotFound`], or the store's.
-    pub async fn guest(&self, id: SandboxId) -> Result<Arc<dyn Guest>, Error> {
-        self.inner.admit(id).await?;
-        Ok(self.inner.host.guest(id))
-    }
-
+impl Inner {
     /// Asks the guest for a sign of life and pushes the deadline.
-    ///
-    /// # Errors
-    /// Those of [`guest`](Self::guest), and [`Error::GuestUnavailable`].
-    pub async fn ping(&self, id: SandboxId) -> Result<SandboxRecord, Error> {
+    pub(super) async fn ping(
+        &self,
+        caller: &Caller,
+        id: SandboxId,
+    ) -> Result<SandboxRecord, Error> {
         // The push comes first: a slow guest does not cost a sandbox its life.
-        let (record, stored) = self.inner.push(id).await?;
+        let (record, stored) = self.push(caller, id).await?;
         stored?;
-        match self.inner.host.guest(id).ping().await {
+        match self.host.guest(id).ping().await {
             Ok(()) => Ok(record),
-            Err(error) => Err(self.inner.explain(id, error).await),
+            Err(error) => Err(self.explain(caller, id, error).await),
         }
     }
-}
 
-impl Inner {
     /// One call into a guest. A long one is use all the while.
     pub(super) async fn call<T, F>(
         &self,
+        caller: &Caller,
         id: SandboxId,
         call: impl FnOnce(Arc<dyn Guest>) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let word = self.admit(id).await?;
+        let word = self.admit(caller, id).await?;
         let mut call = pin!(call(self.host.guest(id)));
         let Some(push_every) = word.push_every else {
             return match call.await {
                 Ok(done) => Ok(done),
-                Err(error) => Err(self.explain(id, error).await),
+                Err(error) => Err(self.explain(caller, id, error).await),
             };
         };
         loop {
@@ -132,10 +77,10 @@ impl Inner {
                 biased;
                 done = &mut call => return match done {
                     Ok(done) => Ok(done),
-                    Err(error) => Err(self.explain(id, error).await),
+                    Err(error) => Err(self.explain(caller, id, error).await),
                 },
                 () = self.clock.sleep(push_every) => {
-                    if let Err(error) = self.push(id).await {
+                    if let Err(error) = self.push(caller, id).await {
                         tracing::debug!(sandbox = %id, %error, "deadline not pushed");
                     }
                 }
@@ -143,11 +88,12 @@ impl Inner {
         }
     }
 
-    async fn admit(&self, id: SandboxId) -> Result<Word, Error> {
+    async fn admit(&self, caller: &Caller, id: SandboxId) -> Result<Word, Error> {
         if let Some(word) = self.admissions.get(id, self.now()) {
+            rights::on_sandbox(caller, Action::Use, id, word.team_id)?;
             return Ok(word);
         }
-        let (record, stored) = self.push(id).await?;
+        let (record, stored) = self.push(caller, id).await?;
         if let Err(error) = stored {
             // A store that is full or away must not lock people out of what runs.
             tracing::warn!(sandbox = %id, %error, "deadline not pushed");
@@ -163,15 +109,21 @@ impl Inner {
             .map(|timeout| admission.min(Duration::from_secs(timeout) / 4));
         Word {
             until: later(self.now(), push_every.unwrap_or(admission)),
+            team_id: record.team_id,
             push_every,
         }
     }
 
-    /// Reads the record, refuses unless it runs, and pushes its deadline by compare-and-set: of a
-    /// push and an expiry at the same moment one wins, and the other sees it. The second result is
-    /// the fate of the write.
-    async fn push(&self, id: SandboxId) -> Result<(SandboxRecord, Result<(), Error>), Error> {
+    /// Reads the record, refuses unless the caller may use it and it runs, and pushes its deadline by
+    /// compare-and-set: of a push and an expiry at the same moment one wins, and the other sees it.
+    /// The second result is the fate of the write.
+    async fn push(
+        &self,
+        caller: &Caller,
+        id: SandboxId,
+    ) -> Result<(SandboxRecord, Result<(), Error>), Error> {
         for _ in 0..PUSH_ATTEMPTS {
+            let look = self.admissions.look(id);
             let record = match self.record(id).await {
                 Ok(record) => record,
                 Err(error) => {
@@ -179,6 +131,7 @@ impl Inner {
                     return Err(error);
                 }
             };
+            rights::on_sandbox(caller, Action::Use, id, record.team_id)?;
             let stamp = self.stamp(&Actor::system("engine"));
             let next = match transition(&record, &Change::Use, stamp) {
                 Ok(Transition::Write(write)) => write,
@@ -200,14 +153,14 @@ impl Inner {
                 Err(StoreError::Conflict) => continue,
                 Err(error) => (record, Err(errors::from_store(error))),
             };
-            self.admissions.note(id, self.word(&current), self.now());
+            look.keep(self.word(&current), self.now());
             return Ok((current, stored));
         }
         Err(Error::Conflict(id))
     }
 
     /// Makes an error that a client understands of a call that gave no result.
-    async fn explain(&self, id: SandboxId, error: CallError) -> Error {
+    async fn explain(&self, caller: &Caller, id: SandboxId, error: CallError) -> Error {
         match error {
             CallError::Guest(error) => Error::Guest(error),
             CallError::ConnectionLost | CallError::NoAnswer(_) => {
@@ -216,7 +169,7 @@ impl Inner {
             CallError::NotRunning(reason) => {
                 self.admissions.forget(id);
                 self.nudge.notify_one();
-                match self.push(id).await {
+                match self.push(caller, id).await {
                     Err(error @ (Error::SandboxNotFound(_) | Error::InvalidState { .. })) => error,
                     // The host knows more than the store; the reconciler is on its way.
                     _ => {

@@ -6,12 +6,14 @@ use tokio::sync::Mutex;
 
 use crate::{
     clock::Timestamp,
-    engine::{Inner, errors, later},
+    engine::{Inner, errors, later, repair::Planned},
     error::Error,
     host::HostReport,
-    id::SandboxId,
-    reconcile::{HostView, note_unknown, plan},
+    id::{SandboxId, TemplateId},
+    operation::Operation,
+    reconcile::{About, HostView, note_unknown, note_unknown_images, plan},
     sandbox::{PageRequest, SandboxFilter, SandboxRecord},
+    template::{TemplateFilter, TemplatePageRequest, TemplateRecord},
 };
 
 /// The pause after a round that failed.
@@ -28,6 +30,7 @@ pub(super) struct Rounds {
 #[derive(Debug, Default)]
 struct Memory {
     unknown_since: BTreeMap<SandboxId, Timestamp>,
+    unknown_images_since: BTreeMap<TemplateId, Timestamp>,
     swept_at: Option<Timestamp>,
 }
 
@@ -93,27 +96,51 @@ impl Inner {
     /// One round. With `disown`, operations that are not at work here count as abandoned.
     pub(super) async fn round(self: &Arc<Self>, disown: bool) -> Result<Round, Error> {
         let mut memory = self.rounds.memory.lock().await;
-        // The store first, the host second: see `reconcile`.
+        // Templates, sandboxes, the host, in this order: see `reconcile`.
+        let mut templates = self.all_templates_there_are().await?;
         let mut records = self.all_records().await?;
         let report = self.report().await?;
         let now = self.now();
-        self.note_owners(&mut records, disown, now);
+        let operations = records.iter_mut().filter_map(|r| r.operation.as_mut());
+        self.note_owners(operations, disown, now);
+        let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
+        self.note_owners(operations, disown, now);
         memory.unknown_since = note_unknown(&memory.unknown_since, &records, &report, now);
+        memory.unknown_images_since = note_unknown_images(
+            &memory.unknown_images_since,
+            &templates,
+            &report.images,
+            now,
+        );
+        if let Err(error) = self.measure_minimal(&templates, &report).await {
+            tracing::warn!(%error, "the size of `minimal` not noted");
+        }
         let view = HostView {
             report: &report,
             unknown_since: &memory.unknown_since,
+            unknown_images_since: &memory.unknown_images_since,
             unknown_grace: self.config.unknown_grace,
         };
-        let actions = plan(&records, &view, now);
-        let next_due = self.next_due(&records, &memory.unknown_since);
-        let by_id: BTreeMap<SandboxId, SandboxRecord> = records
+        let actions = plan(&records, &templates, &view, now);
+        let next_due = self.next_due(&records, &templates, &memory);
+        let records: BTreeMap<SandboxId, SandboxRecord> = records
+            .into_iter()
+            .map(|record| (record.id, record))
+            .collect();
+        let templates: BTreeMap<TemplateId, TemplateRecord> = templates
             .into_iter()
             .map(|record| (record.id, record))
             .collect();
         for action in &actions {
-            tracing::info!(sandbox = %action.id(), %action, "reconciling");
-            if let Err(error) = self.repair(action, by_id.get(&action.id())).await {
-                tracing::warn!(sandbox = %action.id(), %action, %error, "not repaired yet");
+            let about = action.about();
+            tracing::info!(%about, %action, "reconciling");
+            let planned = match about {
+                About::Sandbox(id) => records.get(&id).map(Planned::Sandbox),
+                About::Template(id) => templates.get(&id).map(Planned::Template),
+            };
+            let planned = planned.unwrap_or(Planned::Nothing);
+            if let Err(error) = self.repair(action, planned).await {
+                tracing::warn!(%about, %action, %error, "not repaired yet");
             }
         }
         self.sweep(&mut memory.swept_at, now).await;
@@ -125,7 +152,7 @@ impl Inner {
     }
 
     /// The host's report. One that hangs must not end the reconciling of everything else.
-    async fn report(&self) -> Result<HostReport, Error> {
+    pub(super) async fn report(&self) -> Result<HostReport, Error> {
         tokio::select! {
             biased;
             report = self.host.list_sandboxes() => report.map_err(errors::from_host),
@@ -156,10 +183,36 @@ impl Inner {
         }
     }
 
+    async fn all_templates_there_are(&self) -> Result<Vec<TemplateRecord>, Error> {
+        let filter = TemplateFilter {
+            all_states: true,
+            ..TemplateFilter::default()
+        };
+        let mut records = Vec::new();
+        let mut page = TemplatePageRequest {
+            after: None,
+            limit: PageRequest::LIMIT_MAX,
+        };
+        loop {
+            let part = self.store.list_templates(&filter, page).await;
+            let part = part.map_err(errors::from_store)?;
+            records.extend(part.items);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(records),
+            }
+        }
+    }
+
     /// Says what this engine knows of who is at work: an operation of its own is, even where a slow
     /// store let its lease run out.
-    fn note_owners(&self, records: &mut [SandboxRecord], disown: bool, now: Timestamp) {
-        for operation in records.iter_mut().filter_map(|r| r.operation.as_mut()) {
+    fn note_owners<'a>(
+        &self,
+        operations: impl Iterator<Item = &'a mut Operation>,
+        disown: bool,
+        now: Timestamp,
+    ) {
+        for operation in operations {
             if self.flights.get(operation.id).is_some() {
                 operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
             } else if disown {
@@ -171,7 +224,8 @@ impl Inner {
     fn next_due(
         &self,
         records: &[SandboxRecord],
-        unknown_since: &BTreeMap<SandboxId, Timestamp>,
+        templates: &[TemplateRecord],
+        memory: &Memory,
     ) -> Option<Timestamp> {
         let of_records = records.iter().filter_map(|record| {
             record
@@ -180,10 +234,17 @@ impl Inner {
                 .map(|operation| operation.lease_until)
                 .or(record.expires_at)
         });
-        let of_unknown = unknown_since
-            .values()
+        // A template that is made of a sandbox is due with that sandbox's operation.
+        let of_templates = templates
+            .iter()
+            .filter(|record| record.origin.is_none())
+            .filter_map(|record| record.operation.as_ref())
+            .map(|operation| operation.lease_until);
+        let machines = memory.unknown_since.values();
+        let of_unknown = machines
+            .chain(memory.unknown_images_since.values())
             .map(|since| later(*since, self.config.unknown_grace));
-        of_records.chain(of_unknown).min()
+        of_records.chain(of_templates).chain(of_unknown).min()
     }
 
     /// Forgets operations that ended long ago, now and then.

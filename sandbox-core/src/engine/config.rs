@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use crate::id::{PLATFORM_TEAM_ID, TeamId};
-
 /// The engine's numbers. The default is right for one program with its own store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// The team that owns what this engine makes.
-    pub team_id: TeamId,
     /// Nobody else works on this store: at start, leases of others are leases of the dead, and
     /// operations are settled at once instead of when their lease runs out.
     pub sole_owner: bool,
@@ -17,7 +13,14 @@ pub struct EngineConfig {
     pub lease: Duration,
     /// The most that making a sandbox may take, a template's first boot included.
     pub create_timeout: Duration,
-    /// The most that one order to destroy may take before it is given again.
+    /// The most that pausing or resuming may take.
+    pub pause_timeout: Duration,
+    /// The most that making a template of a sandbox may take.
+    pub snapshot_timeout: Duration,
+    /// The most that making a template from elsewhere may take.
+    pub import_timeout: Duration,
+    /// The most that one order to destroy, or to delete an image, may take before it is given
+    /// again.
     pub destroy_timeout: Duration,
     /// How often an order that failed is given again before its caller is told.
     pub order_attempts: u32,
@@ -47,10 +50,12 @@ pub struct EngineConfig {
 impl EngineConfig {
     /// Right for one program with its own store.
     pub const DEFAULT: Self = Self {
-        team_id: PLATFORM_TEAM_ID,
         sole_owner: true,
         lease: Duration::from_secs(30),
         create_timeout: Duration::from_secs(180),
+        pause_timeout: Duration::from_secs(180),
+        snapshot_timeout: Duration::from_secs(1800),
+        import_timeout: Duration::from_secs(3600),
         destroy_timeout: Duration::from_secs(10),
         order_attempts: 3,
         backoff: Duration::from_millis(50),

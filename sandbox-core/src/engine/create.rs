@@ -1,6 +1,9 @@
 //! Creating a sandbox.
 //!
 //! ```text
+//!  template ──► size
+//!    │
+//!    ▼
 //!  insert (pending, +create) ──► host.create ──► running
 //!        │ key taken                 │ error
 //!        ▼                           ▼
@@ -11,23 +14,28 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::{
     api::Begun,
-    audit::Actor,
+    caller::Caller,
     engine::{
         Engine, Inner, errors,
         flights::{Flight, Outcome, Pilot},
         lease::{Lease, Unfinished},
+        observe::operation_span,
         validate,
     },
     error::Error,
     host::{HostCreate, HostError},
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TeamId, TemplateId},
     lifecycle::{Change, NewSandbox, birth},
+    name::{DEFAULT_TEMPLATE, TemplateName},
     operation::{OperationKind, OperationStatus},
     sandbox::{CreateSandbox, SandboxRecord, SandboxState},
+    size::MachineSize,
     store::StoreError,
+    template::{MINIMAL_TEMPLATE_ID, TemplateKind},
 };
 
 /// How often the store is asked about an operation of another engine.
@@ -49,16 +57,12 @@ enum Then {
 
 impl Engine {
     /// Makes a sandbox and returns once it runs; see [`Api::create`](crate::api::Api::create).
-    ///
-    /// # Errors
-    /// [`Error::InvalidRequest`], [`Error::TemplateNotFound`], [`Error::IdempotencyMismatch`], and
-    /// whatever kept the host from it.
-    pub async fn create(
+    pub(super) async fn create(
         &self,
+        caller: &Caller,
         request: CreateSandbox,
-        actor: &Actor,
     ) -> Result<SandboxRecord, Error> {
-        let start = self.start_create(request, actor).await?;
+        let start = self.start_create(caller, request).await?;
         match start.then {
             Then::Done => Ok(start.record),
             Then::Wait(_, mut flight) => flight.wait().await,
@@ -67,15 +71,12 @@ impl Engine {
     }
 
     /// Like [`create`](Self::create), without waiting.
-    ///
-    /// # Errors
-    /// Those of [`create`](Self::create) that show before the host is asked.
-    pub async fn begin_create(
+    pub(super) async fn begin_create(
         &self,
+        caller: &Caller,
         request: CreateSandbox,
-        actor: &Actor,
     ) -> Result<Begun, Error> {
-        let start = self.start_create(request, actor).await?;
+        let start = self.start_create(caller, request).await?;
         Ok(Begun {
             record: start.record,
             operation: match start.then {
@@ -85,13 +86,13 @@ impl Engine {
         })
     }
 
-    async fn start_create(&self, request: CreateSandbox, actor: &Actor) -> Result<Start, Error> {
-        let new = validate::create(request)?;
+    async fn start_create(&self, caller: &Caller, request: CreateSandbox) -> Result<Start, Error> {
+        let new = self.inner.new_sandbox(caller, request).await?;
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
-        let actor = actor.clone();
+        let caller = caller.clone();
         self.inner.tasks.spawn(async move {
-            inner.run_create(new, actor, sender).await;
+            inner.run_create(new, caller, sender).await;
         })?;
         receiver.await.unwrap_or_else(|_| {
             Err(Error::Unavailable(
@@ -101,15 +102,104 @@ impl Engine {
     }
 }
 
+/// What a sandbox starts from.
+struct Base {
+    id: TemplateId,
+    name: TemplateName,
+    kind: TemplateKind,
+    size: MachineSize,
+}
+
+impl Base {
+    /// What every host makes by itself. It is the platform's and never changes, so that nobody needs
+    /// to look it up.
+    fn minimal() -> Self {
+        Self {
+            id: MINIMAL_TEMPLATE_ID,
+            name: TemplateName::default(),
+            kind: TemplateKind::Image,
+            size: MachineSize::default(),
+        }
+    }
+}
+
+impl Inner {
+    /// Checks a request and fills in what its template decides.
+    async fn new_sandbox(
+        &self,
+        caller: &Caller,
+        request: CreateSandbox,
+    ) -> Result<NewSandbox, Error> {
+        validate::create(&request)?;
+        let base = self.base(caller, &request).await?;
+        Ok(NewSandbox {
+            template: base.name,
+            template_id: base.id,
+            size: validate::size_from(base.kind, base.size, &request)?,
+            timeout_sec: request.timeout_sec,
+            metadata: request.metadata,
+            env: request.env,
+            idempotency_key: request.idempotency_key,
+        })
+    }
+
+    async fn base(&self, caller: &Caller, request: &CreateSandbox) -> Result<Base, Error> {
+        let text = request.template.as_deref().unwrap_or(DEFAULT_TEMPLATE);
+        if text == DEFAULT_TEMPLATE {
+            return Ok(Base::minimal());
+        }
+        match self.find_template(caller, "template", text).await {
+            Ok(template) => Ok(Base {
+                id: template.id,
+                name: template.name,
+                kind: template.kind,
+                size: template.size,
+            }),
+            Err(missing @ Error::TemplateNotFound(_)) => {
+                let made = self.made_from(caller, request, text).await?;
+                made.ok_or(missing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the sandbox of this request's key was started from: a retry finds its sandbox also where
+    /// the template is gone since.
+    async fn made_from(
+        &self,
+        caller: &Caller,
+        request: &CreateSandbox,
+        text: &str,
+    ) -> Result<Option<Base>, Error> {
+        let Some(key) = &request.idempotency_key else {
+            return Ok(None);
+        };
+        let found = self
+            .store
+            .sandbox_by_idempotency_key(caller.team_id, key)
+            .await
+            .map_err(errors::from_store)?;
+        let same = |record: &SandboxRecord| {
+            record.template.as_str() == text || record.template_id.to_string() == text
+        };
+        Ok(found.filter(same).map(|record| Base {
+            id: record.template_id,
+            name: record.template,
+            kind: TemplateKind::Image,
+            size: record.size,
+        }))
+    }
+}
+
 impl Inner {
     /// The whole create, on a task of its own.
     async fn run_create(
         &self,
         new: NewSandbox,
-        actor: Actor,
+        caller: Caller,
         started: oneshot::Sender<Result<Start, Error>>,
     ) {
-        let (record, pilot, flight) = match self.insert(new, &actor).await {
+        let (record, pilot, flight) = match self.insert(new, &caller).await {
             Ok(Inserted::New(record, pilot, flight)) => (record, pilot, flight),
             Ok(Inserted::Found(start)) => {
                 let _ = started.send(Ok(start));
@@ -121,35 +211,36 @@ impl Inner {
             }
         };
         let operation_id = pilot.id();
-        let lease = Lease::new(self, actor, operation_id, record.clone());
+        let span = operation_span(&record);
+        let lease = Lease::new(self, caller.actor, operation_id, record.clone());
         // The caller may have gone away. The sandbox is made all the same.
         let _ = started.send(Ok(Start {
             record,
             then: Then::Wait(operation_id, flight),
         }));
-        let outcome = self.drive_create(lease, &pilot).await;
+        let outcome = self.drive_create(lease, &pilot).instrument(span).await;
         pilot.land(outcome);
     }
 
-    async fn insert(&self, new: NewSandbox, actor: &Actor) -> Result<Inserted, Error> {
+    async fn insert(&self, new: NewSandbox, caller: &Caller) -> Result<Inserted, Error> {
         for _ in 0..INSERT_ATTEMPTS {
             let id = SandboxId::from_uuid(self.clock.new_uuid());
             let operation_id = OperationId::from_uuid(self.clock.new_uuid());
             let write = birth(
                 new.clone(),
                 id,
-                self.config.team_id,
+                caller.team_id,
                 self.host_id,
                 operation_id,
                 self.lease_end(),
-                self.stamp(actor),
+                self.stamp(&caller.actor),
             );
             let record = write.record.clone();
             let (pilot, flight) = self.flights.begin(operation_id).ok_or_else(id_taken)?;
             match self.store.insert_sandbox(write).await {
                 Ok(()) => return Ok(Inserted::New(record, pilot, flight)),
                 Err(StoreError::Duplicate) => {
-                    if let Some(start) = self.find_by_key(&new).await? {
+                    if let Some(start) = self.find_by_key(&new, caller.team_id).await? {
                         return Ok(Inserted::Found(start));
                     }
                 }
@@ -168,13 +259,13 @@ impl Inner {
     }
 
     /// The sandbox that an earlier request with this key made, if it is still there.
-    async fn find_by_key(&self, new: &NewSandbox) -> Result<Option<Start>, Error> {
+    async fn find_by_key(&self, new: &NewSandbox, team_id: TeamId) -> Result<Option<Start>, Error> {
         let Some(key) = &new.idempotency_key else {
             return Err(id_taken());
         };
         let found = self
             .store
-            .sandbox_by_idempotency_key(self.config.team_id, key)
+            .sandbox_by_idempotency_key(team_id, key)
             .await
             .map_err(errors::from_store)?;
         let Some(record) = found else {
@@ -209,6 +300,7 @@ impl Inner {
             id: lease.record.id,
             generation: lease.record.generation,
             template: lease.record.template.clone(),
+            image: lease.record.template_id,
             size: lease.record.size,
             env: lease.record.env.clone(),
         };

@@ -1,19 +1,20 @@
 //! Destroying a sandbox: from every state, as often as anyone likes.
 //!
 //! ```text
-//!  record ──► +destroy, generation + 1 ──► host.destroy ──► (a create in flight ends,
+//!  record ──► +destroy, generation + 1 ──► host.destroy ──► (what it cut short ends,
 //!    │            │ in flight already           │            host.destroy again) ──► removed
 //!    │ gone       ▼                             │ error
 //!    ▼         join it                          ▼
 //!  done, if it was destroyed           lease set to the next attempt: the reconciler's
 //! ```
 //!
-//! Nothing here waits for a create before ordering the machine's end, and a create never waits for
-//! a destroy: they can't wait for each other.
+//! Nothing here waits for a create, pause, resume or snapshot before ordering the machine's end, and
+//! they never wait for a destroy: they can't wait for each other.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::{
     audit::Actor,
@@ -21,6 +22,7 @@ use crate::{
         Engine, Inner, errors,
         flights::{Flight, Outcome, Pilot},
         lease::{Lease, Unfinished},
+        observe::operation_span,
     },
     error::Error,
     host::HostError,
@@ -47,8 +49,8 @@ enum Start {
 pub(super) struct Begun {
     pub(super) record: SandboxRecord,
     pilot: Pilot,
-    /// The create that it cuts short.
-    create: Option<Flight>,
+    /// The operation that it cuts short.
+    cut: Option<Flight>,
 }
 
 enum Decided {
@@ -157,7 +159,7 @@ impl Inner {
         actor: &Actor,
     ) -> Result<Option<(Begun, Flight)>, Error> {
         let operation_id = OperationId::from_uuid(self.clock.new_uuid());
-        let create = record
+        let cut = record
             .operation
             .as_ref()
             .and_then(|operation| self.flights.get(operation.id));
@@ -171,14 +173,10 @@ impl Inner {
         };
         let written = self.try_change(record, &change, actor).await;
         Ok(written.map_err(errors::from_store)?.map(|record| {
-            if let Some(create) = &create {
-                create.cut();
+            if let Some(cut) = &cut {
+                cut.cut();
             }
-            let begun = Begun {
-                record,
-                pilot,
-                create,
-            };
+            let begun = Begun { record, pilot, cut };
             (begun, flight)
         }))
     }
@@ -202,7 +200,7 @@ impl Inner {
             let begun = Begun {
                 record,
                 pilot,
-                create: None,
+                cut: None,
             };
             (begun, flight)
         }))
@@ -210,29 +208,28 @@ impl Inner {
 
     /// Carries a destroy out to its end.
     pub(super) async fn drive_destroy(&self, begun: Begun, actor: Actor) {
-        let Begun {
-            record,
-            pilot,
-            create,
-        } = begun;
-        let mut lease = Lease::new(self, actor, pilot.id(), record);
-        let outcome = match self.free(&mut lease, create).await {
-            Ok(()) => self.finish_destroy(lease).await,
-            Err(error) => {
-                // The wish stands. The lease now says when the reconciler takes it up again.
-                let id = lease.record.id;
-                tracing::warn!(sandbox = %id, %error, "destroy not done; it is tried again");
-                if let Err(error) = lease.extend_by(self.config.destroy_retry, 0).await {
-                    tracing::warn!(sandbox = %id, ?error, "lease not set");
-                }
-                self.nudge.notify_one();
-                Err(errors::from_host(error))
-            }
-        };
+        let Begun { record, pilot, cut } = begun;
+        let span = operation_span(&record);
+        let lease = Lease::new(self, actor, pilot.id(), record);
+        let outcome = self.destroy_under(lease, cut).instrument(span).await;
         pilot.land(outcome);
     }
 
-    async fn finish_destroy(&self, lease: Lease<'_>) -> Outcome {
+    async fn destroy_under(&self, mut lease: Lease<'_>, cut: Option<Flight>) -> Outcome {
+        let Err(error) = self.free(&mut lease, cut).await else {
+            return self.finish_destroy(lease).await;
+        };
+        // The wish stands. The lease now says when the reconciler takes it up again.
+        let id = lease.record.id;
+        tracing::warn!(sandbox = %id, %error, "destroy not done; it is tried again");
+        if let Err(error) = lease.extend_by(self.config.destroy_retry, 0).await {
+            tracing::warn!(sandbox = %id, ?error, "lease not set");
+        }
+        self.nudge.notify_one();
+        Err(errors::from_host(error))
+    }
+
+    async fn finish_destroy(&self, mut lease: Lease<'_>) -> Outcome {
         let record = lease.record.clone();
         match lease.finish(Change::DestroySucceeded).await {
             Ok(record) => Ok(record),
@@ -243,18 +240,18 @@ impl Inner {
     }
 
     /// Makes the host hold nothing of the sandbox.
-    async fn free(&self, lease: &mut Lease<'_>, create: Option<Flight>) -> Result<(), HostError> {
+    async fn free(&self, lease: &mut Lease<'_>, cut: Option<Flight>) -> Result<(), HostError> {
         self.free_once(lease).await?;
-        let Some(mut create) = create.filter(|create| !create.ended()) else {
+        let Some(mut cut) = cut.filter(|cut| !cut.ended()) else {
             return Ok(());
         };
-        // The host refuses the create from now on; its task is given time to see that, so that a
+        // The host refuses its orders from now on; its task is given time to see that, so that a
         // machine which slipped in between is found by the second order.
         let bound = self.config.destroy_timeout;
         lease
             .keep(async {
                 tokio::select! {
-                    _ = create.wait() => {}
+                    _ = cut.wait() => {}
                     () = self.clock.sleep(bound) => {}
                 }
             })

@@ -18,13 +18,21 @@ pub(super) fn from_store(error: StoreError) -> Error {
 pub(super) fn from_host(error: HostError) -> Error {
     match error {
         HostError::UnknownTemplate { name } => Error::TemplateNotFound(name),
+        HostError::UnknownImage(id) => Error::TemplateNotFound(id.to_string()),
+        HostError::BadSource(_) => Error::InvalidRequest(error.to_string()),
+        HostError::Unsupported(_) => Error::Unsupported(error.to_string()),
         HostError::DiskTooSmall { .. } => Error::InvalidRequest(format!("`disk_size_mb`: {error}")),
         HostError::Capacity(_) | HostError::DiskFull { .. } => Error::Capacity(error.to_string()),
         HostError::NotSetUp { .. } => Error::NotSetUp(error.to_string()),
         HostError::Unavailable(_) => Error::Unavailable(error.to_string()),
-        HostError::StaleGeneration { .. } | HostError::Boot(_) | HostError::Internal(_) => {
-            Error::Host(error.to_string())
-        }
+        HostError::UnknownSandbox(_)
+        | HostError::ImageExists(_)
+        | HostError::WrongState { .. }
+        | HostError::Incompatible(_)
+        | HostError::StaleOrder { .. }
+        | HostError::StaleGeneration { .. }
+        | HostError::Boot(_)
+        | HostError::Internal(_) => Error::Host(error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@
 //!  read, waiting ──► ... ──► ended ──► done
 //!        │ bound reached: detach, and count what comes
 //!        │ caller gone or engine stopping: detach, and leave it to itself
+//!        │ engine killed: nobody reads any more, which the guest notices by itself
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use crate::{
+    caller::Caller,
     engine::{Engine, Inner, validate},
     error::Error,
     id::SandboxId,
@@ -31,17 +33,26 @@ const START_WAIT: Duration = Duration::from_millis(500);
 /// costs and doubles nothing.
 const READ_ATTEMPTS: u32 = 5;
 
+/// How long a command waits for a reader that stays away. Far above any pause between two reads
+/// here, so that it ends a wait only where this engine was killed.
+const READER_PATIENCE_MS: u32 = 10_000;
+
 /// Between two reads of output that is only counted.
 const COUNTING_PAUSE: Duration = Duration::from_millis(200);
 
 impl Engine {
     /// Runs a command to its end and gives all it wrote, up to the configured bound. When the
-    /// caller goes away the process goes on, and never waits for a reader.
+    /// caller goes away, or this process is killed, the command goes on, and waits for no reader.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`], [`Error::InvalidState`], [`Error::Guest`] where it could not be
     /// started, [`Error::GuestUnavailable`] where its end could not be learned.
-    pub async fn exec(&self, id: SandboxId, mut spec: ProcessSpec) -> Result<ExecOutput, Error> {
+    pub(super) async fn exec(
+        &self,
+        caller: &Caller,
+        id: SandboxId,
+        mut spec: ProcessSpec,
+    ) -> Result<ExecOutput, Error> {
         validate::process(&spec)?;
         if spec.stdin == Stdin::Piped {
             return Err(Error::InvalidRequest(
@@ -50,10 +61,12 @@ impl Engine {
             ));
         }
         spec.when_full = WhenFull::Wait;
+        spec.reader_patience_ms = Some(READER_PATIENCE_MS);
         let inner = Arc::clone(&self.inner);
+        let who = caller.clone();
         let (mut sender, receiver) = oneshot::channel();
         self.inner.tasks.spawn(async move {
-            let result = inner.collect(id, spec, &mut sender).await;
+            let result = inner.collect(&who, id, spec, &mut sender).await;
             let _ = sender.send(result);
         })?;
         receiver.await.unwrap_or_else(|_| Err(stopping()))
@@ -67,16 +80,16 @@ fn stopping() -> Error {
 impl Inner {
     async fn collect(
         &self,
+        who: &Caller,
         id: SandboxId,
         spec: ProcessSpec,
         caller: &mut oneshot::Sender<Result<ExecOutput, Error>>,
     ) -> Result<ExecOutput, Error> {
         let wait = self.config.long_poll.min(START_WAIT);
         let started = self
-            .call(
-                id,
-                |guest| async move { guest.start_process(spec, wait).await },
-            )
+            .call(who, id, |guest| async move {
+                guest.start_process(spec, wait).await
+            })
             .await?;
         let pid = started.pid;
         let mut gathered = Gathered::new(self.config.exec_output_max_bytes);
@@ -91,7 +104,7 @@ impl Inner {
                 return Ok(gathered.finish(exit));
             }
             if had_room && !gathered.has_room() {
-                self.detach(id, pid).await?;
+                self.detach(who, id, pid).await?;
             }
             // What is only counted need not travel: it is left to be dropped in the guest, unless
             // the last pause showed that there is not so much of it.
@@ -103,26 +116,31 @@ impl Inner {
             };
             output = tokio::select! {
                 biased;
-                read = self.read_after(pause, id, pid, offset) => read?,
+                read = self.read_after(who, pause, id, pid, offset) => read?,
                 () = caller.closed() => {
-                    self.detach(id, pid).await?;
+                    self.detach(who, id, pid).await?;
                     return Err(stopping());
                 }
                 () = self.stopped() => {
-                    self.detach(id, pid).await?;
+                    self.detach(who, id, pid).await?;
                     return Err(stopping());
                 }
             };
         }
     }
 
-    async fn detach(&self, id: SandboxId, pid: u32) -> Result<(), Error> {
-        self.call(id, |guest| async move { guest.detach_output(pid).await })
-            .await
+    async fn detach(&self, who: &Caller, id: SandboxId, pid: u32) -> Result<(), Error> {
+        self.call(
+            who,
+            id,
+            |guest| async move { guest.detach_output(pid).await },
+        )
+        .await
     }
 
     async fn read_after(
         &self,
+        who: &Caller,
         pause: Duration,
         id: SandboxId,
         pid: u32,
@@ -131,10 +149,16 @@ impl Inner {
         if !pause.is_zero() {
             self.clock.sleep(pause).await;
         }
-        self.read(id, pid, offset).await
+        self.read(who, id, pid, offset).await
     }
 
-    async fn read(&self, id: SandboxId, pid: u32, offset: u64) -> Result<Output, Error> {
+    async fn read(
+        &self,
+        who: &Caller,
+        id: SandboxId,
+        pid: u32,
+        offset: u64,
+    ) -> Result<Output, Error> {
         let request = OutputRequest {
             offset,
             max_bytes: CHUNK_MAX_BYTES,
@@ -144,10 +168,9 @@ impl Inner {
         let mut attempt = 1;
         loop {
             let read = self
-                .call(
-                    id,
-                    |guest| async move { guest.read_output(pid, request).await },
-                )
+                .call(who, id, |guest| async move {
+                    guest.read_output(pid, request).await
+                })
                 .await;
             match read {
                 Err(Error::GuestUnavailable(_)) if attempt < READ_ATTEMPTS => {}

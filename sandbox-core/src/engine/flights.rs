@@ -106,7 +106,7 @@ impl Pilot {
     }
 
     /// Tells everyone who waits, and those who still come.
-    pub(super) fn land(self, outcome: Outcome) {
+    pub(super) fn land(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     operation::OperationStatus,
     sandbox::SandboxRecord,
     store::{SandboxWrite, StoreError},
+    template::MINIMAL_TEMPLATE_ID,
 };
 
 /// Repetitions of a write that lost to another one, or whose reply was lost.
@@ -97,17 +98,34 @@ impl<'a> Lease<'a> {
     }
 
     /// Ends the operation and returns the record as it is then, or as it last was.
-    pub(super) async fn finish(mut self, change: Change) -> Result<SandboxRecord, Unfinished> {
+    pub(super) async fn finish(&mut self, change: Change) -> Result<SandboxRecord, Unfinished> {
+        let inner = self.inner;
+        let operation = self.record.operation.clone();
+        let operation = operation.filter(|operation| operation.id == self.operation_id);
+        let ended = |status: &OperationStatus| {
+            if let Some(operation) = &operation {
+                inner.observer.ended(operation, status, inner.now());
+            }
+        };
+        let wanted = change.status();
         match self.write(&change).await {
-            // A reply was lost: what was to be written stands there.
-            Err(Unfinished::EndedElsewhere(status)) if status == outcome(&change) => {}
-            other => other?,
+            Ok(()) => ended(&wanted),
+            Err(Unfinished::EndedElsewhere(status)) => {
+                ended(&status);
+                // Where a reply was lost, what was to be written stands there.
+                if status != wanted {
+                    return Err(Unfinished::EndedElsewhere(status));
+                }
+            }
+            Err(other) => return Err(other),
         }
         self.inner.admissions.forget(self.record.id);
-        if self.record.expires_at.is_some() {
+        let left_a_template = matches!(change, Change::DestroySucceeded)
+            && self.record.template_id != MINIMAL_TEMPLATE_ID;
+        if self.record.expires_at.is_some() || left_a_template {
             self.inner.nudge.notify_one();
         }
-        Ok(self.record)
+        Ok(self.record.clone())
     }
 
     async fn write(&mut self, change: &Change) -> Result<(), Unfinished> {
@@ -180,18 +198,6 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// How an operation that ends with this change has ended.
-fn outcome(change: &Change) -> OperationStatus {
-    match change {
-        Change::CreateFailed { error, .. } | Change::CreateUndone { error } => {
-            OperationStatus::Failed {
-                error: error.clone(),
-            }
-        }
-        _ => OperationStatus::Succeeded,
-    }
-}
-
 impl Inner {
     /// Writes a change of a record that was read just now, once. `None` when it was void: someone
     /// else was faster, or it is not legal any more.
@@ -212,8 +218,10 @@ impl Inner {
         }
     }
 
+    /// Writes a change that may be the end of what the guest may be asked: from here on until it is
+    /// written, and after it, no earlier word that the sandbox runs counts.
     pub(super) async fn update(&self, write: SandboxWrite) -> Result<(), StoreError> {
-        self.admissions.forget(write.record.id);
+        let _shut = self.admissions.shut(write.record.id);
         self.store.update_sandbox(write).await
     }
 }

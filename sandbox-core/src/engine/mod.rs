@@ -1,11 +1,11 @@
 //! The engine: everything that the platform does, against a store, a host and a clock.
 //!
 //! ```text
-//!  Api call ──► validate ──► task of its own ──► lifecycle::transition ──► Store (compare-and-set)
-//!                  │              │  ▲ lease kept
-//!                  │              ▼  │
-//!                  │            Host order ─────────────────► machine
-//!  guest call ──► admit (state, deadline) ──► Guest
+//!  Api call ──► validate, authorize ──► task of its own ──► lifecycle ──► Store (compare-and-set)
+//!                                            │  ▲ lease kept
+//!                                            ▼  │
+//!                                          Host order ──────────────────► machine
+//!  guest call ──► admit (rights, state, deadline) ──► Guest
 //!
 //!  background:  wait(host change | deadline | timer) ──► store ──► report ──► reconcile::plan
 //!                                                                   └─► act by compare-and-set
@@ -15,10 +15,14 @@
 //! that it renews; whoever asked waits on a shared outcome and may go away. When the engine itself
 //! goes away the lease runs out, and the next engine settles what is left.
 //!
+//! Clients come in by [`Engine::api`], which knows who asks; every rule about that is in
+//! [`authorize`](crate::authorize).
+//!
 //! *Never here:* a state written other than through [`lifecycle`](crate::lifecycle), a decision
 //! about what disagrees with a host (that is [`reconcile`](crate::reconcile)), or a spawned task
 //! outside the file `spawn`.
 
+mod admissions;
 mod admit;
 mod api;
 mod background;
@@ -28,9 +32,16 @@ mod destroy;
 mod errors;
 mod exec;
 mod flights;
+mod import;
 mod lease;
+mod observe;
+mod premark;
 mod repair;
+mod rights;
+mod snapshot;
 mod spawn;
+mod suspend;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -41,21 +52,23 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     audit::Actor,
+    caller::Caller,
     clock::{Clock, Timestamp},
     engine::{
-        admit::Admissions, background::Rounds, flights::Flights, repair::Cleaning, spawn::Tasks,
+        admissions::Admissions, background::Rounds, flights::Flights, observe::Observer,
+        repair::Cleaning, spawn::Tasks,
     },
     error::Error,
     host::Host,
-    id::{AuditId, HostId, OperationId, SandboxId},
+    id::{AuditId, HostId, SandboxId},
     lifecycle::Stamp,
-    operation::OperationRecord,
-    sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
+    sandbox::SandboxRecord,
     store::Store,
 };
 
 pub use api::EngineApi;
 pub use config::EngineConfig;
+pub use observe::EndedOperation;
 
 /// What an engine is assembled from.
 #[derive(Clone)]
@@ -86,6 +99,7 @@ struct Inner {
     admissions: Admissions,
     cleaning: Cleaning,
     rounds: Rounds,
+    observer: Observer,
     /// Ends the background loop's wait early.
     nudge: Notify,
     stop: watch::Sender<bool>,
@@ -107,6 +121,7 @@ impl Engine {
     /// When the host or the store can't be asked.
     pub async fn start(parts: Parts, config: EngineConfig) -> Result<Self, Error> {
         let engine = Self::assemble(parts, config).await?;
+        engine.inner.ensure_minimal().await?;
         engine.inner.recover().await?;
         let inner = Arc::clone(&engine.inner);
         engine
@@ -130,6 +145,7 @@ impl Engine {
             admissions: Admissions::default(),
             cleaning: Cleaning::default(),
             rounds: Rounds::default(),
+            observer: Observer::default(),
             nudge: Notify::new(),
             stop: stop.clone(),
         });
@@ -139,46 +155,11 @@ impl Engine {
         })
     }
 
-    /// The engine as one client sees it.
+    /// The engine as one client sees it: the way in for whatever a client can ask for, and the place
+    /// where it is asked whether that client may.
     #[must_use]
-    pub fn api(&self, actor: Actor) -> EngineApi {
-        EngineApi::new(self.clone(), actor)
-    }
-
-    /// One sandbox.
-    ///
-    /// # Errors
-    /// [`Error::SandboxNotFound`], or the store's.
-    pub async fn get(&self, id: SandboxId) -> Result<SandboxRecord, Error> {
-        self.inner.record(id).await
-    }
-
-    /// A page of sandboxes, the oldest first.
-    ///
-    /// # Errors
-    /// [`Error::InvalidRequest`] for a `limit` out of bounds, or the store's.
-    pub async fn list(
-        &self,
-        filter: &SandboxFilter,
-        page: PageRequest,
-    ) -> Result<Page<SandboxRecord>, Error> {
-        validate::page(page)?;
-        self.inner
-            .store
-            .list_sandboxes(filter, page)
-            .await
-            .map_err(errors::from_store)
-    }
-
-    /// One operation and its outcome.
-    ///
-    /// # Errors
-    /// [`Error::OperationNotFound`], or the store's.
-    pub async fn operation(&self, id: OperationId) -> Result<OperationRecord, Error> {
-        let found = self.inner.store.operation(id).await;
-        found
-            .map_err(errors::from_store)?
-            .ok_or(Error::OperationNotFound(id))
+    pub fn api(&self, caller: Caller) -> EngineApi {
+        EngineApi::new(self.clone(), caller)
     }
 
     /// Ends the background work, refuses new work, and waits for operations in flight, at most for

@@ -6,79 +6,126 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tracing::Instrument;
+
 use crate::{
     audit::Actor,
-    engine::{Inner, errors, flights::Pilot, lease::Lease},
+    engine::{Inner, errors, flights::Pilot, lease::Lease, observe::operation_span},
     error::Error,
     host::HostError,
-    id::SandboxId,
-    lifecycle::Change,
+    id::{SandboxId, TemplateId},
+    lifecycle::{Change, Standing, abandon_template},
     reconcile::Action,
     sandbox::SandboxRecord,
+    store::StoreError,
+    template::TemplateRecord,
 };
 
-/// Sandboxes whose remains are being freed right now.
+/// What can be left on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Remains {
+    Of(SandboxId),
+    Image(TemplateId),
+}
+
+/// What is being freed right now.
 #[derive(Debug, Default)]
 pub(super) struct Cleaning {
-    ids: Arc<Mutex<HashSet<SandboxId>>>,
+    at_work: Arc<Mutex<HashSet<Remains>>>,
 }
 
 /// One clean-up at work.
 struct Broom {
-    id: SandboxId,
-    ids: Arc<Mutex<HashSet<SandboxId>>>,
+    remains: Remains,
+    at_work: Arc<Mutex<HashSet<Remains>>>,
+}
+
+/// The record that an action was planned on, if there was one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Planned<'a> {
+    /// About what no record knows.
+    Nothing,
+    /// About a sandbox.
+    Sandbox(&'a SandboxRecord),
+    /// About a template.
+    Template(&'a TemplateRecord),
 }
 
 impl Cleaning {
     /// `None` when it is being done already.
-    fn begin(&self, id: SandboxId) -> Option<Broom> {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.insert(id).then(|| Broom {
-            id,
-            ids: Arc::clone(&self.ids),
+    fn begin(&self, remains: Remains) -> Option<Broom> {
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        at_work.insert(remains).then(|| Broom {
+            remains,
+            at_work: Arc::clone(&self.at_work),
         })
     }
 }
 
 impl Drop for Broom {
     fn drop(&mut self) {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.remove(&self.id);
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        at_work.remove(&self.remains);
     }
 }
 
 impl Inner {
-    /// Carries an action out, or begins to where it takes long. `planned` is the record that it was
-    /// planned on.
+    /// Carries an action out, or begins to where it takes long.
     pub(super) async fn repair(
         self: &Arc<Self>,
         action: &Action,
-        planned: Option<&SandboxRecord>,
+        planned: Planned<'_>,
+    ) -> Result<(), Error> {
+        match planned {
+            Planned::Sandbox(record) => self.repair_sandbox(action, record).await,
+            Planned::Template(record) => self.repair_template(action, record).await,
+            Planned::Nothing => match action {
+                Action::DestroyUnknown { id, generation } => self.clean_up(*id, *generation, None),
+                Action::DeleteUnknownImage { image } => self.delete_unknown_image(*image),
+                // A plan names only records that it was given.
+                _ => Ok(()),
+            },
+        }
+    }
+
+    async fn repair_sandbox(
+        self: &Arc<Self>,
+        action: &Action,
+        record: &SandboxRecord,
     ) -> Result<(), Error> {
         let actor = Actor::system("reconciler");
-        match (action, planned) {
-            (Action::MarkStopped { reason, .. }, Some(record)) => {
+        match action {
+            Action::MarkStopped { reason, .. } => {
                 let reason = reason.clone();
                 self.mark(record, &Change::MachineEnded { reason }, &actor)
                     .await
             }
-            (Action::MarkRunning { .. }, Some(record)) => {
+            Action::MarkRunning { .. } => {
                 let reason = "its machine was found running".to_owned();
                 self.mark(record, &Change::MachineFound { reason }, &actor)
                     .await
             }
-            (Action::CompleteCreate { .. }, Some(record)) => {
+            Action::MarkPaused { .. } => {
+                let reason = "its machine was found paused".to_owned();
+                self.mark(record, &Change::PausedFound { reason }, &actor)
+                    .await
+            }
+            Action::SettleOperation { standing, .. } => {
+                self.settle_operation(record, standing.clone(), &actor)
+                    .await
+            }
+            Action::CompleteCreate { .. } => {
                 self.mark(record, &Change::CreateSucceeded, &actor).await
             }
-            (Action::UndoCreate { .. }, Some(record)) => self.undo_abandoned(record, actor).await,
-            (Action::RedoDestroy { .. }, Some(record)) => {
+            Action::UndoCreate { .. } => self.undo_abandoned(record, actor).await,
+            Action::RedoDestroy { .. } => {
                 let Some(operation) = &record.operation else {
                     return Ok(());
                 };
                 let adopted = self.adopt(record, operation, &actor).await?;
                 self.destroy_on_a_task(adopted, actor)
             }
-            (Action::Expire { .. }, Some(record)) => {
+            Action::Expire { .. } => {
                 let reason = format!(
                     "it was not used for {} s",
                     record.timeout_sec.unwrap_or_default()
@@ -86,15 +133,102 @@ impl Inner {
                 let begun = self.begin_on(record, &reason, &actor).await?;
                 self.destroy_on_a_task(begun, actor)
             }
-            (Action::CleanUp { id, generation, .. }, Some(record)) => {
+            Action::CleanUp { id, generation, .. } => {
                 self.clean_up(*id, *generation, Some(record.version))
             }
-            (Action::DestroyUnknown { id, generation }, None) => {
-                self.clean_up(*id, *generation, None)
-            }
-            // A plan names only records that it was given, and unknown machines have none.
-            (_, _) => Ok(()),
+            // About what is no sandbox with a record.
+            Action::GiveUpTemplate { .. }
+            | Action::FreeTemplate { .. }
+            | Action::DeleteUnknownImage { .. }
+            | Action::DestroyUnknown { .. } => Ok(()),
         }
+    }
+
+    async fn repair_template(
+        self: &Arc<Self>,
+        action: &Action,
+        record: &TemplateRecord,
+    ) -> Result<(), Error> {
+        let actor = Actor::system("reconciler");
+        match action {
+            Action::GiveUpTemplate { .. } => {
+                let error = abandoned("the template was being made");
+                let write = abandon_template(record, &error, self.stamp(&actor));
+                match self.store.write_template(write).await {
+                    Ok(()) => {
+                        self.nudge.notify_one();
+                        Ok(())
+                    }
+                    Err(StoreError::Conflict) => Ok(()),
+                    Err(error) => Err(errors::from_store(error)),
+                }
+            }
+            Action::FreeTemplate { id, .. } => {
+                let Some(broom) = self.cleaning.begin(Remains::Image(*id)) else {
+                    return Ok(());
+                };
+                let (inner, record) = (Arc::clone(self), record.clone());
+                self.tasks.spawn(async move {
+                    let _broom = broom;
+                    if let Err(error) = inner.free_hidden(&record, &actor).await {
+                        tracing::warn!(template = %record.id, %error, "files not freed yet");
+                    }
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends an operation that nobody has at work, as its machine stands.
+    async fn settle_operation(
+        &self,
+        record: &SandboxRecord,
+        standing: Standing,
+        actor: &Actor,
+    ) -> Result<(), Error> {
+        let Some(operation) = &record.operation else {
+            return Ok(());
+        };
+        let error = abandoned("it was being done");
+        let status = standing.status_of(operation.kind, error);
+        let change = Change::Ended {
+            standing,
+            status: status.clone(),
+            // Its maker is gone with the operation: the next round gives it up.
+            template: None,
+        };
+        let written = self.try_change(record, &change, actor).await;
+        if written.map_err(errors::from_store)?.is_some() {
+            let span = operation_span(record);
+            span.in_scope(|| self.observer.ended(operation, &status, self.now()));
+            self.nudge.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Frees an image that no template names, if there is still none.
+    fn delete_unknown_image(self: &Arc<Self>, image: TemplateId) -> Result<(), Error> {
+        let Some(broom) = self.cleaning.begin(Remains::Image(image)) else {
+            return Ok(());
+        };
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let _broom = broom;
+            match inner.store.template(image).await {
+                Ok(None) => {}
+                Ok(Some(_)) => return,
+                Err(error) => {
+                    tracing::warn!(template = %image, %error, "unknown image not freed yet");
+                    return;
+                }
+            }
+            match inner.order_delete_image(image).await {
+                Ok(done) => tracing::info!(template = %image, ?done, "unknown image freed"),
+                Err(error) => {
+                    tracing::warn!(template = %image, %error, "unknown image not freed yet");
+                }
+            }
+        })
     }
 
     async fn mark(
@@ -145,10 +279,10 @@ impl Inner {
     }
 
     async fn finish_abandoned(&self, record: SandboxRecord, pilot: Pilot, actor: Actor) {
-        let error =
-            Error::Unavailable("the platform stopped while the sandbox was being made".to_owned());
+        let error = abandoned("the sandbox was being made");
+        let span = operation_span(&record);
         let lease = Lease::new(self, actor, pilot.id(), record);
-        let outcome = self.undo_create(lease, error).await;
+        let outcome = self.undo_create(lease, error).instrument(span).await;
         pilot.land(outcome);
     }
 
@@ -160,7 +294,7 @@ impl Inner {
         generation: u64,
         version: Option<u64>,
     ) -> Result<(), Error> {
-        let Some(broom) = self.cleaning.begin(id) else {
+        let Some(broom) = self.cleaning.begin(Remains::Of(id)) else {
             return Ok(());
         };
         let inner = Arc::clone(self);
@@ -181,4 +315,9 @@ impl Inner {
             }
         })
     }
+}
+
+/// Why an operation that nobody has at work any more has failed.
+fn abandoned(what: &str) -> Error {
+    Error::Unavailable(format!("the platform stopped while {what}"))
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::AbortHandle};
+use tracing::Instrument;
 
 use crate::error::Error;
 
@@ -50,7 +51,8 @@ impl Drop for Listed {
 }
 
 impl Tasks {
-    /// Runs a future to its end, whatever becomes of the caller.
+    /// Runs a future to its end, whatever becomes of the caller. What it logs is still told as the
+    /// caller's, by the span that the caller is in.
     ///
     /// # Errors
     /// [`Error::Unavailable`] once the engine shuts down.
@@ -71,10 +73,11 @@ impl Tasks {
             shared: Arc::clone(&self.shared),
             number,
         };
-        let task = tokio::spawn(async move {
+        let work = async move {
             let _listed = listed;
             future.await;
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         list.handles.insert(number, task.abort_handle());
         self.shared.running.send_replace(list.handles.len());
         Ok(())

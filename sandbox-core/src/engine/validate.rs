@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     error::Error,
-    lifecycle::NewSandbox,
+    id::TemplateId,
     name::TemplateName,
     process::{CHUNK_MAX_BYTES, Command, ProcessSpec, PtySize, Stdin},
     sandbox::{CreateSandbox, PageRequest},
     size::MachineSize,
+    template::{ImportSource, TemplateKind},
 };
 
 /// The longest lifetime, in seconds: ten years.
@@ -33,6 +34,12 @@ pub(super) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub(super) const COMMAND_BYTES_MAX: usize = 120 * 1024;
 /// The longest path and user name, in bytes.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
+/// The longest reference to an OCI image, in bytes.
+pub(super) const REFERENCE_BYTES_MAX: usize = 512;
+/// The longest name of a Debian package or release, in bytes.
+pub(super) const DEBIAN_NAME_BYTES_MAX: usize = 128;
+/// The most packages beside the base system.
+pub(super) const PACKAGES_MAX: usize = 256;
 /// The most bytes of stdin that travel with a command. Longer input is written to a pipe.
 pub(super) const STDIN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest output log in a guest, in bytes.
@@ -60,17 +67,50 @@ fn short(field: &str, what: &str, text: &str, bytes_max: usize) -> Result<(), Er
     Ok(())
 }
 
-/// Checks a request for a sandbox and fills in its defaults.
-pub(super) fn create(request: CreateSandbox) -> Result<NewSandbox, Error> {
-    let template = match &request.template {
-        None => TemplateName::default(),
-        Some(name) => match name.parse() {
-            Ok(name) => name,
-            Err(problem) => return bad("template", problem),
-        },
-    };
-    let size = MachineSize::from_request(request.vcpus, request.memory_mb, request.disk_size_mb)
-        .map_err(|error| Error::InvalidRequest(error.to_string()))?;
+/// How a template is named in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Named {
+    /// By its written ID.
+    Id(TemplateId),
+    /// By its name.
+    Name(TemplateName),
+}
+
+/// Reads what names a template that is there. What reads as an ID is never a name.
+pub(super) fn named(field: &str, text: &str) -> Result<Named, Error> {
+    if let Ok(id) = text.parse() {
+        return Ok(Named::Id(id));
+    }
+    match text.parse() {
+        Ok(name) => Ok(Named::Name(name)),
+        Err(problem) => bad(field, problem),
+    }
+}
+
+/// Reads the name of a template that is to be made. One that looks like an ID could be taken for
+/// another template's.
+pub(super) fn new_name(text: &str) -> Result<TemplateName, Error> {
+    let looks_like_an_id = text
+        .strip_prefix(TemplateId::PREFIX)
+        .is_some_and(|rest| rest.starts_with('-'));
+    if looks_like_an_id {
+        let prefix = TemplateId::PREFIX;
+        return bad(
+            "name",
+            format!("a name does not begin with `{prefix}-`: IDs do"),
+        );
+    }
+    text.parse().or_else(|problem| bad("name", problem))
+}
+
+/// Checks what a request for a sandbox says, apart from its template.
+pub(super) fn create(request: &CreateSandbox) -> Result<(), Error> {
+    size(
+        MachineSize::default(),
+        request.vcpus,
+        request.memory_mb,
+        request.disk_size_mb,
+    )?;
     if let Some(timeout) = request.timeout_sec
         && !(1..=TIMEOUT_SEC_MAX).contains(&timeout)
     {
@@ -87,14 +127,109 @@ pub(super) fn create(request: CreateSandbox) -> Result<NewSandbox, Error> {
         }
         short("idempotency_key", "it", key, IDEMPOTENCY_KEY_BYTES_MAX)?;
     }
-    Ok(NewSandbox {
-        template,
-        size,
-        timeout_sec: request.timeout_sec,
-        metadata: request.metadata,
-        env: request.env,
-        idempotency_key: request.idempotency_key,
-    })
+    Ok(())
+}
+
+/// What was asked for, within bounds, and the default for the rest.
+pub(super) fn size(
+    default: MachineSize,
+    vcpus: Option<u32>,
+    memory_mb: Option<u32>,
+    disk_size_mb: Option<u32>,
+) -> Result<MachineSize, Error> {
+    default
+        .or_asked(vcpus, memory_mb, disk_size_mb)
+        .map_err(|error| Error::InvalidRequest(error.to_string()))
+}
+
+/// The size of a sandbox that starts from a template: an image fits any that was asked for, a
+/// snapshot's memory and disk have the size that they have.
+pub(super) fn size_from(
+    kind: TemplateKind,
+    own: MachineSize,
+    request: &CreateSandbox,
+) -> Result<MachineSize, Error> {
+    if kind == TemplateKind::Snapshot {
+        for (field, asked, has) in [
+            ("vcpus", request.vcpus, own.vcpus),
+            ("memory_mb", request.memory_mb, own.memory_mb),
+            ("disk_size_mb", request.disk_size_mb, own.disk_size_mb),
+        ] {
+            if let Some(asked) = asked.filter(|asked| *asked != has) {
+                return bad(
+                    field,
+                    format!(
+                        "it is {asked}; a sandbox of this snapshot has exactly its size, {has}"
+                    ),
+                );
+            }
+        }
+        return Ok(own);
+    }
+    size(own, request.vcpus, request.memory_mb, request.disk_size_mb)
+}
+
+/// Checks where a template is to come from.
+pub(super) fn source(source: &ImportSource) -> Result<(), Error> {
+    match source {
+        ImportSource::Directory { path } | ImportSource::Tar { path } => host_path(path),
+        ImportSource::OciLayout { path, reference } => {
+            host_path(path)?;
+            reference
+                .as_deref()
+                .map_or(Ok(()), |reference| word("reference", reference))
+        }
+        ImportSource::OciRegistry { reference, .. } => word("reference", reference),
+        ImportSource::Debian { suite, packages } => {
+            debian_word("suite", suite)?;
+            if packages.len() > PACKAGES_MAX {
+                let got = packages.len();
+                return bad(
+                    "packages",
+                    format!("{got} packages; at most {PACKAGES_MAX} are allowed"),
+                );
+            }
+            packages
+                .iter()
+                .try_for_each(|package| debian_word("packages", package))
+        }
+    }
+}
+
+fn host_path(path: &str) -> Result<(), Error> {
+    if !path.starts_with('/') {
+        return bad("path", "it must be an absolute path on the host");
+    }
+    short("path", "it", path, PATH_BYTES_MAX)
+}
+
+/// What goes to a tool or a server as one word, and never as an option.
+fn word(field: &str, text: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_graphic();
+    if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+        return bad(
+            field,
+            "it is empty, begins with `-`, or has a blank or a character that is not ASCII",
+        );
+    }
+    short(field, "it", text, REFERENCE_BYTES_MAX)
+}
+
+/// The names of Debian's packages and releases.
+fn debian_word(field: &str, text: &str) -> Result<(), Error> {
+    let plain =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.');
+    let starts_well = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !starts_well || !text.bytes().all(plain) {
+        return bad(
+            field,
+            "such a name is made of `a-z`, `0-9`, `+`, `-` and `.`, and begins with a letter or digit",
+        );
+    }
+    short(field, "a name", text, DEBIAN_NAME_BYTES_MAX)
 }
 
 fn labels(metadata: &BTreeMap<String, String>) -> Result<(), Error> {
@@ -236,11 +371,14 @@ pub(super) fn chunk(data: &[u8]) -> Result<(), Error> {
     )
 }
 
-/// Checks which part of a list is asked for.
-pub(super) fn page(page: PageRequest) -> Result<(), Error> {
-    if (1..=PageRequest::LIMIT_MAX).contains(&page.limit) {
+/// Checks how many items of a list are asked for.
+pub(super) fn limit(limit: u32) -> Result<(), Error> {
+    let max = PageRequest::LIMIT_MAX;
+    if (1..=max).contains(&limit) {
         return Ok(());
     }
-    let (got, max) = (page.limit, PageRequest::LIMIT_MAX);
-    bad("limit", format!("it is {got}; it must be from 1 to {max}"))
+    bad(
+        "limit",
+        format!("it is {limit}; it must be from 1 to {max}"),
+    )
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{HostId, OperationId, SandboxId, TeamId},
+    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
     lifecycle::Stamp,
     name::TemplateName,
     operation::{Operation, OperationKind, OperationRecord, OperationStatus},
@@ -17,8 +17,10 @@ use crate::{
 /// A request for a sandbox that has been found good, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSandbox {
-    /// What it starts from.
+    /// What it starts from, by name.
     pub template: TemplateName,
+    /// What it starts from.
+    pub template_id: TemplateId,
     /// Its machine's size.
     pub size: MachineSize,
     /// Lifetime in seconds since it was last used.
@@ -58,12 +60,14 @@ pub fn birth(
     SandboxWrite {
         operations: vec![OperationRecord {
             id: operation_id,
-            sandbox_id: id,
+            sandbox_id: Some(id),
+            template_id: None,
             kind: OperationKind::Create,
             status: OperationStatus::Running,
             started_at: stamp.at,
             finished_at: None,
         }],
+        template: None,
         audit: Some(AuditEntry {
             id: stamp.audit_id,
             at: stamp.at,
@@ -87,6 +91,7 @@ pub fn birth(
             version: 1,
             generation: 1,
             template: new.template,
+            template_id: new.template_id,
             size: new.size,
             timeout_sec: new.timeout_sec,
             metadata: new.metadata,

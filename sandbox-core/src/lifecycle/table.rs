@@ -18,6 +18,18 @@ pub enum Event {
     CreateFailed,
     /// Its create operation failed and the host holds nothing of it.
     CreateUndone,
+    /// Someone wants it paused.
+    BeginPause,
+    /// Someone wants it to go on.
+    BeginResume,
+    /// Someone wants a template of it.
+    BeginSnapshot,
+    /// Its pause, resume or snapshot has ended, and its machine runs.
+    EndedRunning,
+    /// Its pause, resume or snapshot has ended, and its machine is paused.
+    EndedPaused,
+    /// Its pause, resume or snapshot has ended, and so has its machine.
+    EndedStopped,
     /// Someone wants it gone, or its deadline has passed.
     BeginDestroy,
     /// The host holds nothing of it any more.
@@ -26,6 +38,8 @@ pub enum Event {
     MachineEnded,
     /// Its host reports that its machine runs.
     MachineFound,
+    /// Its host reports that its machine is paused.
+    PausedFound,
     /// Its host has been silent for too long.
     HostSilent,
     /// The operation's lease is moved.
@@ -36,14 +50,21 @@ pub enum Event {
 
 impl Event {
     /// All events, for tables and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::CreateSucceeded,
         Self::CreateFailed,
         Self::CreateUndone,
+        Self::BeginPause,
+        Self::BeginResume,
+        Self::BeginSnapshot,
+        Self::EndedRunning,
+        Self::EndedPaused,
+        Self::EndedStopped,
         Self::BeginDestroy,
         Self::DestroySucceeded,
         Self::MachineEnded,
         Self::MachineFound,
+        Self::PausedFound,
         Self::HostSilent,
         Self::ExtendLease,
         Self::Use,
@@ -111,12 +132,30 @@ impl From<Denied> for Error {
 
 const BEING_CREATED: &str = "it is being created";
 const BEING_DESTROYED: &str = "it is being destroyed";
+const BEING_PAUSED: &str = "it is being paused";
+const BEING_RESUMED: &str = "it is being resumed";
 
 /// Why an operation in flight keeps others off.
 const fn busy(operation: OperationKind) -> &'static str {
     match operation {
         OperationKind::Create => BEING_CREATED,
         OperationKind::Destroy => BEING_DESTROYED,
+        OperationKind::Pause => BEING_PAUSED,
+        OperationKind::Resume => BEING_RESUMED,
+        OperationKind::Snapshot => "a template is being made of it",
+        OperationKind::Import => "it is being imported",
+    }
+}
+
+/// Why nothing can be done with a sandbox that nobody works on.
+const fn at_rest(state: SandboxState) -> &'static str {
+    match state {
+        SandboxState::Pending => BEING_CREATED,
+        SandboxState::Running => "it runs",
+        SandboxState::Paused => "it is paused",
+        SandboxState::Stopped => "it has stopped",
+        SandboxState::Error => "it could not be created",
+        SandboxState::Missing => "its host does not answer",
     }
 }
 
@@ -124,7 +163,7 @@ const fn busy(operation: OperationKind) -> &'static str {
 /// follows from it.
 #[must_use]
 pub const fn rule(state: SandboxState, operation: Option<OperationKind>, event: Event) -> Rule {
-    use OperationKind::{Create, Destroy};
+    use OperationKind::{Create, Destroy, Pause, Resume, Snapshot};
     use Rule::{Already, Become, Deny, Remove};
     use SandboxState::{Error, Missing, Paused, Pending, Running, Stopped};
 
@@ -132,11 +171,11 @@ pub const fn rule(state: SandboxState, operation: Option<OperationKind>, event: 
         // Legal everywhere: a sandbox that can't be deleted would be a bug with a bill.
         Event::BeginDestroy => match operation {
             Some(Destroy) => Already(BEING_DESTROYED),
-            None | Some(Create) => Become(state, Then::Begin(Destroy)),
+            _ => Become(state, Then::Begin(Destroy)),
         },
         Event::DestroySucceeded => match operation {
             Some(Destroy) => Remove,
-            None | Some(Create) => Deny("nobody ordered it to be destroyed"),
+            _ => Deny("nobody ordered it to be destroyed"),
         },
         Event::CreateSucceeded | Event::CreateFailed | Event::CreateUndone => {
             match (operation, state) {
@@ -146,20 +185,58 @@ pub const fn rule(state: SandboxState, operation: Option<OperationKind>, event: 
                     _ => Remove,
                 },
                 (Some(Destroy), _) => Deny(BEING_DESTROYED),
-                (None | Some(Create), _) => Deny("it is not being created"),
+                _ => Deny("it is not being created"),
             }
         }
+        // The state says `paused` from before the order leaves: a report that no longer shows the
+        // machine running is then no surprise. What became of it is written when it is known.
+        Event::BeginPause => match (operation, state) {
+            (Some(Pause), _) => Already(BEING_PAUSED),
+            (Some(operation), _) => Deny(busy(operation)),
+            (None, Running) => Become(Paused, Then::Begin(Pause)),
+            (None, Paused) => Already("it is paused"),
+            (None, _) => Deny(at_rest(state)),
+        },
+        Event::BeginResume => match (operation, state) {
+            (Some(Resume), _) => Already(BEING_RESUMED),
+            (Some(operation), _) => Deny(busy(operation)),
+            (None, Paused) => Become(Paused, Then::Begin(Resume)),
+            (None, Running) => Already("it runs"),
+            (None, _) => Deny(at_rest(state)),
+        },
+        Event::BeginSnapshot => match (operation, state) {
+            (Some(operation), _) => Deny(busy(operation)),
+            (None, Running | Paused) => Become(Paused, Then::Begin(Snapshot)),
+            (None, _) => Deny(at_rest(state)),
+        },
+        Event::EndedRunning | Event::EndedPaused | Event::EndedStopped => match operation {
+            Some(Pause | Resume | Snapshot) => Become(
+                match event {
+                    Event::EndedRunning => Running,
+                    Event::EndedPaused => Paused,
+                    _ => Stopped,
+                },
+                Then::End,
+            ),
+            Some(operation) => Deny(busy(operation)),
+            None => Deny("nothing is being done with it"),
+        },
         // An operation's owner sees for itself what becomes of the machine.
         Event::MachineEnded => match (operation, state) {
             (Some(operation), _) => Deny(busy(operation)),
-            (None, Running | Missing | Pending) => Become(Stopped, Then::Keep),
+            (None, Running | Missing | Pending | Paused) => Become(Stopped, Then::Keep),
             (None, Stopped | Error) => Already("it does not run"),
-            (None, Paused) => Deny("nothing of it runs while it is paused"),
         },
         Event::MachineFound => match (operation, state) {
             (Some(operation), _) => Deny(busy(operation)),
             (None, Running) => Already("it runs"),
             (None, Pending | Paused | Stopped | Missing) => Become(Running, Then::Keep),
+            (None, Error) => Deny("it could not be created; what is left of it is removed"),
+        },
+        Event::PausedFound => match (operation, state) {
+            (Some(operation), _) => Deny(busy(operation)),
+            (None, Paused) => Already("it is paused"),
+            (None, Pending | Running | Stopped | Missing) => Become(Paused, Then::Keep),
             (None, Error) => Deny("it could not be created; what is left of it is removed"),
         },
         Event::HostSilent => match (operation, state) {
@@ -175,11 +252,7 @@ pub const fn rule(state: SandboxState, operation: Option<OperationKind>, event: 
         Event::Use => match (operation, state) {
             (Some(operation), _) => Deny(busy(operation)),
             (None, Running) => Become(Running, Then::Keep),
-            (None, Pending) => Deny(BEING_CREATED),
-            (None, Paused) => Deny("it is paused"),
-            (None, Stopped) => Deny("it has stopped"),
-            (None, Error) => Deny("it could not be created"),
-            (None, Missing) => Deny("its host does not answer"),
+            (None, _) => Deny(at_rest(state)),
         },
     }
 }

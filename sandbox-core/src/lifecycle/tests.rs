@@ -1,3 +1,5 @@
+mod suspended;
+
 use std::fmt::Write as _;
 
 use chrono::TimeDelta;
@@ -8,18 +10,24 @@ use crate::{
     audit::Actor,
     clock::Timestamp,
     error::Error,
-    id::{AuditId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId},
+    host::HostImage,
+    id::{AuditId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId, TemplateId},
     name::TemplateName,
     operation::{Operation, OperationKind, OperationStatus},
     sandbox::{SandboxRecord, SandboxState},
     size::MachineSize,
-    store::SandboxWrite,
+    store::{SandboxWrite, TemplateChange},
+    template::{TemplateKind, TemplateRecord, TemplateState},
 };
 
-const OPERATIONS: [Option<OperationKind>; 3] = [
+const OPERATIONS: [Option<OperationKind>; 7] = [
     None,
     Some(OperationKind::Create),
     Some(OperationKind::Destroy),
+    Some(OperationKind::Pause),
+    Some(OperationKind::Resume),
+    Some(OperationKind::Snapshot),
+    Some(OperationKind::Import),
 ];
 
 fn every_case() -> impl Iterator<Item = (SandboxState, Option<OperationKind>, Event)> {
@@ -73,7 +81,12 @@ fn r7_an_operation_in_flight_shields_the_record_from_reports_and_uses() {
     for (state, operation, event) in every_case() {
         let from_outside = matches!(
             event,
-            Event::MachineEnded | Event::MachineFound | Event::HostSilent | Event::Use
+            Event::MachineEnded
+                | Event::MachineFound
+                | Event::PausedFound
+                | Event::HostSilent
+                | Event::Use
+                | Event::BeginSnapshot
         );
         if from_outside && operation.is_some() {
             let rule = rule(state, operation, event);
@@ -90,7 +103,7 @@ fn trap_2_nothing_leads_back_to_pending_and_only_a_running_machine_to_running() 
             if next == SandboxState::Running && state != next {
                 assert!(matches!(
                     event,
-                    Event::CreateSucceeded | Event::MachineFound
+                    Event::CreateSucceeded | Event::MachineFound | Event::EndedRunning
                 ));
             }
         }
@@ -135,6 +148,7 @@ fn operation_id(number: u128) -> OperationId {
 fn born(timeout_sec: Option<u64>) -> SandboxWrite {
     let new = NewSandbox {
         template: TemplateName::default(),
+        template_id: crate::template::MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         timeout_sec,
         metadata: [("a".to_owned(), "b".to_owned())].into(),
@@ -150,6 +164,36 @@ fn born(timeout_sec: Option<u64>) -> SandboxWrite {
         at(30),
         stamp(0),
     )
+}
+
+/// A template that is to be made of the sandbox that is born.
+fn unmade() -> TemplateRecord {
+    let new = NewTemplate {
+        id: TemplateId::from_uuid(Uuid::from_u128(6)),
+        team_id: PLATFORM_TEAM_ID,
+        name: "made".parse().unwrap(),
+        kind: TemplateKind::Snapshot,
+        size: MachineSize::default(),
+        origin: Some(SandboxId::from_uuid(Uuid::from_u128(1))),
+        host_id: HostId::from_uuid(Uuid::from_u128(2)),
+    };
+    let operation = Operation {
+        id: operation_id(4),
+        kind: OperationKind::Snapshot,
+        started_at: at(0),
+        lease_until: at(0),
+    };
+    template_birth(new, operation, at(0))
+}
+
+fn ended(standing: Standing, error: Option<Error>) -> Change {
+    Change::Ended {
+        standing,
+        status: error.map_or(OperationStatus::Succeeded, |error| {
+            OperationStatus::Failed { error }
+        }),
+        template: None,
+    }
 }
 
 /// A change that has the data of an event.
@@ -168,6 +212,23 @@ fn change_for(event: Event) -> Change {
             lease_until: at(60),
             reason,
         },
+        Event::BeginPause => Change::BeginPause {
+            operation_id: operation_id(4),
+            lease_until: at(60),
+        },
+        Event::BeginResume => Change::BeginResume {
+            operation_id: operation_id(4),
+            lease_until: at(60),
+        },
+        Event::BeginSnapshot => Change::BeginSnapshot {
+            operation_id: operation_id(4),
+            lease_until: at(60),
+            template: Box::new(unmade()),
+        },
+        Event::EndedRunning => ended(Standing::Running, Some(error)),
+        Event::EndedPaused => ended(Standing::Paused, None),
+        Event::EndedStopped => ended(Standing::Stopped { reason }, Some(error)),
+        Event::PausedFound => Change::PausedFound { reason },
         Event::DestroySucceeded => Change::DestroySucceeded,
         Event::MachineEnded => Change::MachineEnded { reason },
         Event::MachineFound => Change::MachineFound { reason },
@@ -322,6 +383,7 @@ fn r10_a_request_like_the_first_is_told_from_another() {
     let record = born(Some(60)).record;
     let new = NewSandbox {
         template: record.template.clone(),
+        template_id: record.template_id,
         size: record.size,
         timeout_sec: record.timeout_sec,
         metadata: record.metadata.clone(),

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::SandboxId;
+use crate::{
+    id::{SandboxId, TemplateId},
+    lifecycle::Standing,
+};
 
 /// One repair. `version` is the record's at planning; at any other the action is void.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,42 @@ pub enum Action {
         id: SandboxId,
         /// Planned on this version.
         version: u64,
+    },
+    /// The machine is paused.
+    MarkPaused {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Planned on this version.
+        version: u64,
+    },
+    /// A pause, resume or snapshot without an owner ends with the state that the host shows.
+    SettleOperation {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Planned on this version.
+        version: u64,
+        /// How the machine stands.
+        standing: Standing,
+    },
+    /// A template that nobody makes any more: it is hidden, so that nobody can publish it, and then
+    /// freed like a deleted one.
+    GiveUpTemplate {
+        /// Which template.
+        id: TemplateId,
+        /// Planned on this version.
+        version: u64,
+    },
+    /// A hidden template without users: what the host has of it goes, then the record.
+    FreeTemplate {
+        /// Which template.
+        id: TemplateId,
+        /// Planned on this version.
+        version: u64,
+    },
+    /// The host frees an image that no template names, if there is still none.
+    DeleteUnknownImage {
+        /// Which image.
+        image: TemplateId,
     },
     /// A create without an owner reached its end on the host.
     CompleteCreate {
@@ -72,10 +111,28 @@ pub enum Action {
     },
 }
 
+/// What an action is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum About {
+    /// A sandbox, or a machine that no record knows.
+    Sandbox(SandboxId),
+    /// A template, or an image that none names.
+    Template(TemplateId),
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sandbox(id) => id.fmt(f),
+            Self::Template(id) => id.fmt(f),
+        }
+    }
+}
+
 impl Action {
-    /// Which sandbox it is about.
+    /// What it is about.
     #[must_use]
-    pub const fn id(&self) -> SandboxId {
+    pub const fn about(&self) -> About {
         match self {
             Self::MarkStopped { id, .. }
             | Self::MarkRunning { id, .. }
@@ -84,7 +141,12 @@ impl Action {
             | Self::RedoDestroy { id, .. }
             | Self::Expire { id, .. }
             | Self::CleanUp { id, .. }
-            | Self::DestroyUnknown { id, .. } => *id,
+            | Self::MarkPaused { id, .. }
+            | Self::SettleOperation { id, .. }
+            | Self::DestroyUnknown { id, .. } => About::Sandbox(*id),
+            Self::GiveUpTemplate { id, .. }
+            | Self::FreeTemplate { id, .. }
+            | Self::DeleteUnknownImage { image: id } => About::Template(*id),
         }
     }
 
@@ -98,8 +160,12 @@ impl Action {
             | Self::UndoCreate { version, .. }
             | Self::RedoDestroy { version, .. }
             | Self::Expire { version, .. }
+            | Self::MarkPaused { version, .. }
+            | Self::SettleOperation { version, .. }
+            | Self::GiveUpTemplate { version, .. }
+            | Self::FreeTemplate { version, .. }
             | Self::CleanUp { version, .. } => Some(*version),
-            Self::DestroyUnknown { .. } => None,
+            Self::DestroyUnknown { .. } | Self::DeleteUnknownImage { .. } => None,
         }
     }
 }
@@ -109,6 +175,15 @@ impl fmt::Display for Action {
         match self {
             Self::MarkStopped { reason, .. } => write!(f, "mark stopped ({reason})"),
             Self::MarkRunning { .. } => f.write_str("mark running"),
+            Self::MarkPaused { .. } => f.write_str("mark paused"),
+            Self::SettleOperation { standing, .. } => match standing {
+                Standing::Running => f.write_str("end the operation, running"),
+                Standing::Paused => f.write_str("end the operation, paused"),
+                Standing::Stopped { reason } => write!(f, "end the operation, stopped ({reason})"),
+            },
+            Self::GiveUpTemplate { .. } => f.write_str("give up the template"),
+            Self::FreeTemplate { .. } => f.write_str("free the template"),
+            Self::DeleteUnknownImage { .. } => f.write_str("delete the unknown image"),
             Self::CompleteCreate { .. } => f.write_str("complete the create"),
             Self::UndoCreate { .. } => f.write_str("undo the create"),
             Self::RedoDestroy { .. } => f.write_str("destroy again"),

@@ -13,19 +13,25 @@
 //! Rules, in this order:
 //! 1. A record with a live lease has an owner at work: never touched.
 //! 2. A lease that ran out: a destroy is done again; a create whose machine runs is complete; any
-//!    other create is undone, on the host and in the store.
-//! 3. A record past its deadline is destroyed, whatever its state.
+//!    other create is undone, on the host and in the store. A pause, resume or snapshot ends with
+//!    the state that the host shows; it has succeeded where that is what it was for.
+//! 3. A record past its deadline is destroyed, whatever its state; but not one whose machine its host
+//!    has paused: time counts while it runs, and nobody knows when it ceased to.
 //! 4. A machine newer than its record belongs to someone who knows more than this store: left alone.
 //! 5. Otherwise the host is right about what runs: a record is stopped when its machine is not
-//!    there or has ended, with the host's reason, and running when its machine runs, also where it
-//!    said stopped, missing or paused. What a failed create left behind on the host is removed, and
+//!    there or has ended, with the host's reason, and running or paused when its machine is so,
+//!    whatever it said before. What a failed create left behind on the host is removed, and
 //!    so is a machine older than its stopped record.
 //! 6. A machine that no record knows is destroyed once it has been seen so for the whole grace.
+//! 7. A template that is being made and has no owner any more is given up; a hidden one is freed
+//!    when no sandbox was started from it; an image that no template names goes after the grace.
 //!
-//! Records on other hosts than the reporting one are left alone. Builds, templates and the age of
-//! reports will join as further inputs beside [`HostView`], each with rules of its own file.
+//! Records on other hosts than the reporting one are left alone. Templates are read before
+//! sandboxes: a template that is being made is then there together with its sandbox's operation, or
+//! has been written since.
 
 mod action;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -38,12 +44,15 @@ use std::{
 use crate::{
     clock::Timestamp,
     host::{HostReport, HostSandbox, HostSandboxState},
-    id::SandboxId,
+    id::{SandboxId, TemplateId},
+    lifecycle::Standing,
     operation::OperationKind,
     sandbox::{SandboxRecord, SandboxState},
+    template::TemplateRecord,
 };
 
-pub use action::Action;
+pub use action::{About, Action};
+pub use templates::note_unknown_images;
 pub use unknown::note_unknown;
 
 /// How a host stands, taken after the records were read.
@@ -54,15 +63,24 @@ pub struct HostView<'a> {
     /// Machines that no record knows, in this report and all those before it, and since when; see
     /// [`note_unknown`].
     pub unknown_since: &'a BTreeMap<SandboxId, Timestamp>,
-    /// For how long a machine must be unknown before it is destroyed.
+    /// Images that no template names, in this report and all those before it, and since when; see
+    /// [`note_unknown_images`].
+    pub unknown_images_since: &'a BTreeMap<TemplateId, Timestamp>,
+    /// For how long a machine or an image must be unknown before it is destroyed.
     pub unknown_grace: Duration,
 }
 
-/// What to do, in no particular order: at most one action for each sandbox.
+/// What to do, in no particular order: at most one action for each sandbox and each template.
 ///
-/// `records` must be all there are; a record that is left out makes its machine unknown.
+/// `records` and `templates` must be all there are; one that is left out makes its machine or image
+/// unknown.
 #[must_use]
-pub fn plan(records: &[SandboxRecord], view: &HostView<'_>, now: Timestamp) -> Vec<Action> {
+pub fn plan(
+    records: &[SandboxRecord],
+    templates: &[TemplateRecord],
+    view: &HostView<'_>,
+    now: Timestamp,
+) -> Vec<Action> {
     let machines: BTreeMap<SandboxId, &HostSandbox> = view
         .report
         .sandboxes
@@ -91,7 +109,10 @@ pub fn plan(records: &[SandboxRecord], view: &HostView<'_>, now: Timestamp) -> V
             id: machine.id,
             generation: machine.generation,
         });
-    for_records.chain(for_machines).collect()
+    for_records
+        .chain(for_machines)
+        .chain(templates::plan(records, templates, view, now))
+        .collect()
 }
 
 fn waited(since: Timestamp, now: Timestamp, grace: Duration) -> bool {
@@ -106,6 +127,7 @@ enum Seen<'a> {
     Absent,
     Creating,
     Running,
+    Paused,
     Ended(&'a str),
     Older,
     Newer,
@@ -122,8 +144,21 @@ impl<'a> Seen<'a> {
             std::cmp::Ordering::Equal => match &machine.state {
                 HostSandboxState::Creating => Self::Creating,
                 HostSandboxState::Running => Self::Running,
+                HostSandboxState::Paused => Self::Paused,
                 HostSandboxState::Stopped { reason } => Self::Ended(reason),
             },
+        }
+    }
+
+    fn standing(self) -> Standing {
+        match self {
+            Self::Running => Standing::Running,
+            Self::Paused => Standing::Paused,
+            Self::Absent | Self::Creating | Self::Ended(_) | Self::Older | Self::Newer => {
+                Standing::Stopped {
+                    reason: self.why_stopped(),
+                }
+            }
         }
     }
 
@@ -131,9 +166,20 @@ impl<'a> Seen<'a> {
         match self {
             Self::Ended(reason) => reason.to_owned(),
             Self::Creating => "its host never finished making its machine".to_owned(),
+            Self::Newer => "its host has a newer machine than the one that is recorded".to_owned(),
             _ => "its host no longer holds its machine".to_owned(),
         }
     }
+}
+
+/// How a record's machine stands, by a report that was given after the record was read.
+#[must_use]
+pub fn standing(record: &SandboxRecord, report: &HostReport) -> Standing {
+    let machine = report
+        .sandboxes
+        .iter()
+        .find(|machine| machine.id == record.id);
+    Seen::of(record, machine.as_ref()).standing()
 }
 
 fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Action> {
@@ -143,9 +189,20 @@ fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Acti
         Some(operation) => Some(match (operation.kind, seen) {
             (OperationKind::Destroy, _) => Action::RedoDestroy { id, version },
             (OperationKind::Create, Seen::Running) => Action::CompleteCreate { id, version },
-            (OperationKind::Create, _) => Action::UndoCreate { id, version },
+            (OperationKind::Create | OperationKind::Import, _) => {
+                Action::UndoCreate { id, version }
+            }
+            (OperationKind::Pause | OperationKind::Resume | OperationKind::Snapshot, seen) => {
+                Action::SettleOperation {
+                    id,
+                    version,
+                    standing: seen.standing(),
+                }
+            }
         }),
-        None if record.expires_at.is_some_and(|at| at <= now) => {
+        None if record.expires_at.is_some_and(|at| at <= now)
+            && (seen != Seen::Paused || record.state == SandboxState::Error) =>
+        {
             Some(Action::Expire { id, version })
         }
         None => idle(record, seen),
@@ -155,30 +212,32 @@ fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Acti
 /// A record with no operation and no reason to expire.
 fn idle(record: &SandboxRecord, seen: Seen<'_>) -> Option<Action> {
     let (id, version) = (record.id, record.version);
-    let stopped = || Action::MarkStopped {
-        id,
-        version,
-        reason: seen.why_stopped(),
-    };
-    let running = || Action::MarkRunning { id, version };
     let clean_up = || Action::CleanUp {
         id,
         version,
         generation: record.generation,
     };
     match (record.state, seen) {
-        (_, Seen::Newer) => None,
-        (SandboxState::Running, Seen::Running) => None,
-        (SandboxState::Running | SandboxState::Missing | SandboxState::Pending, seen)
-            if seen != Seen::Running =>
-        {
-            Some(stopped())
-        }
-        (SandboxState::Error, Seen::Absent) => None,
-        (SandboxState::Error, _) => Some(clean_up()),
-        (_, Seen::Running) => Some(running()),
-        (SandboxState::Stopped, Seen::Older) => Some(clean_up()),
-        // What a stopped or paused sandbox has on its host is kept.
-        (_, Seen::Absent | Seen::Creating | Seen::Ended(_) | Seen::Older) => None,
+        (SandboxState::Running, Seen::Running)
+        | (SandboxState::Paused, Seen::Paused)
+        | (SandboxState::Error, Seen::Absent)
+        | (_, Seen::Newer) => None,
+        (SandboxState::Error, _) | (SandboxState::Stopped, Seen::Older) => Some(clean_up()),
+        (_, Seen::Running) => Some(Action::MarkRunning { id, version }),
+        (_, Seen::Paused) => Some(Action::MarkPaused { id, version }),
+        // What a stopped sandbox has on its host is kept.
+        (SandboxState::Stopped, Seen::Absent | Seen::Creating | Seen::Ended(_)) => None,
+        // Of a paused one the memory is lost; to say anything else would be a lie.
+        (
+            SandboxState::Running
+            | SandboxState::Missing
+            | SandboxState::Pending
+            | SandboxState::Paused,
+            Seen::Absent | Seen::Creating | Seen::Ended(_) | Seen::Older,
+        ) => Some(Action::MarkStopped {
+            id,
+            version,
+            reason: seen.why_stopped(),
+        }),
     }
 }

@@ -33,12 +33,18 @@ enum Doing {
     Lapsed(OperationKind),
 }
 
-const DOINGS: [Doing; 5] = [
+const DOINGS: [Doing; 11] = [
     Doing::Nothing,
     Doing::Live(OperationKind::Create),
     Doing::Lapsed(OperationKind::Create),
     Doing::Live(OperationKind::Destroy),
     Doing::Lapsed(OperationKind::Destroy),
+    Doing::Live(OperationKind::Pause),
+    Doing::Lapsed(OperationKind::Pause),
+    Doing::Live(OperationKind::Resume),
+    Doing::Lapsed(OperationKind::Resume),
+    Doing::Live(OperationKind::Snapshot),
+    Doing::Lapsed(OperationKind::Snapshot),
 ];
 
 fn record(number: u128, state: SandboxState, doing: Doing, expires: Option<i64>) -> SandboxRecord {
@@ -61,6 +67,7 @@ fn record(number: u128, state: SandboxState, doing: Doing, expires: Option<i64>)
         version: 41,
         generation: 2,
         template: "minimal".parse().unwrap(),
+        template_id: crate::template::MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         timeout_sec: None,
         metadata: BTreeMap::new(),
@@ -82,7 +89,7 @@ fn machine(number: u128, generation: u64, state: HostSandboxState) -> HostSandbo
     }
 }
 
-fn views() -> [(&'static str, Option<HostSandbox>); 6] {
+fn views() -> [(&'static str, Option<HostSandbox>); 7] {
     let ended = HostSandboxState::Stopped {
         reason: "the guest powered off".to_owned(),
     };
@@ -90,6 +97,7 @@ fn views() -> [(&'static str, Option<HostSandbox>); 6] {
         ("absent", None),
         ("creating", Some(machine(1, 2, HostSandboxState::Creating))),
         ("running", Some(machine(1, 2, HostSandboxState::Running))),
+        ("paused", Some(machine(1, 2, HostSandboxState::Paused))),
         ("ended", Some(machine(1, 2, ended))),
         ("older", Some(machine(1, 1, HostSandboxState::Running))),
         ("newer", Some(machine(1, 3, HostSandboxState::Running))),
@@ -98,6 +106,7 @@ fn views() -> [(&'static str, Option<HostSandbox>); 6] {
 
 fn planned(records: &[SandboxRecord], machines: Vec<HostSandbox>) -> Vec<Action> {
     let report = HostReport {
+        images: Vec::new(),
         host_id: host(1),
         sequence: 1,
         sandboxes: machines,
@@ -105,9 +114,10 @@ fn planned(records: &[SandboxRecord], machines: Vec<HostSandbox>) -> Vec<Action>
     let view = HostView {
         report: &report,
         unknown_since: &note_unknown(&BTreeMap::new(), records, &report, at(100)),
+        unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
     };
-    plan(records, &view, at(100))
+    plan(records, &[], &view, at(100))
 }
 
 #[test]
@@ -149,7 +159,17 @@ fn legal(record: &SandboxRecord, action: &Action) -> bool {
         Action::UndoCreate { .. } => Event::CreateUndone,
         Action::RedoDestroy { .. } => Event::ExtendLease,
         Action::Expire { .. } => Event::BeginDestroy,
-        Action::CleanUp { .. } | Action::DestroyUnknown { .. } => return true,
+        Action::MarkPaused { .. } => Event::PausedFound,
+        Action::SettleOperation { standing, .. } => match standing {
+            Standing::Running => Event::EndedRunning,
+            Standing::Paused => Event::EndedPaused,
+            Standing::Stopped { .. } => Event::EndedStopped,
+        },
+        Action::CleanUp { .. }
+        | Action::DestroyUnknown { .. }
+        | Action::GiveUpTemplate { .. }
+        | Action::FreeTemplate { .. }
+        | Action::DeleteUnknownImage { .. } => return true,
     };
     let kind = record.operation.as_ref().map(|operation| operation.kind);
     matches!(
@@ -199,8 +219,63 @@ fn trap_1_a_machine_that_starts_between_the_two_reads_is_left_alone() {
 }
 
 #[test]
+fn r13_a_sandbox_that_is_out_of_the_live_map_during_its_operation_is_left_alone() {
+    for kind in [
+        OperationKind::Pause,
+        OperationKind::Resume,
+        OperationKind::Snapshot,
+    ] {
+        let record = record(1, SandboxState::Paused, Doing::Live(kind), Some(1));
+        for (_, machine) in views() {
+            let actions = planned(std::slice::from_ref(&record), machine.into_iter().collect());
+            assert_eq!(actions, vec![]);
+        }
+    }
+}
+
+#[test]
+fn trap_3_a_pause_whose_owner_died_ends_as_its_machine_stands() {
+    let record = record(
+        1,
+        SandboxState::Paused,
+        Doing::Lapsed(OperationKind::Pause),
+        None,
+    );
+    for (state, standing) in [
+        (HostSandboxState::Running, Standing::Running),
+        (HostSandboxState::Paused, Standing::Paused),
+    ] {
+        let actions = planned(std::slice::from_ref(&record), vec![machine(1, 2, state)]);
+        let expected = Action::SettleOperation {
+            id: record.id,
+            version: record.version,
+            standing,
+        };
+        assert_eq!(actions, vec![expected]);
+    }
+}
+
+#[test]
+fn trap_5_what_a_host_paused_by_itself_is_paused_whatever_the_record_said() {
+    for state in [
+        SandboxState::Running,
+        SandboxState::Stopped,
+        SandboxState::Missing,
+    ] {
+        for expires in [None, Some(1)] {
+            let record = record(1, state, Doing::Nothing, expires);
+            let paused = machine(1, 2, HostSandboxState::Paused);
+            let actions = planned(std::slice::from_ref(&record), vec![paused]);
+            let (id, version) = (record.id, record.version);
+            assert_eq!(actions, vec![Action::MarkPaused { id, version }]);
+        }
+    }
+}
+
+#[test]
 fn trap_11_an_unknown_machine_is_destroyed_after_its_grace_and_not_before() {
     let report = |machines| HostReport {
+        images: Vec::new(),
         host_id: host(1),
         sequence: 1,
         sandboxes: machines,
@@ -212,9 +287,10 @@ fn trap_11_an_unknown_machine_is_destroyed_after_its_grace_and_not_before() {
         let view = HostView {
             report: &lost,
             unknown_since: &unknown,
+            unknown_images_since: &BTreeMap::new(),
             unknown_grace: GRACE,
         };
-        let actions = plan(&[], &view, at(now));
+        let actions = plan(&[], &[], &view, at(now));
         assert_eq!(actions.len(), expected, "at {now}");
         if let Some(action) = actions.first() {
             let expected = Action::DestroyUnknown {
@@ -234,6 +310,7 @@ fn trap_11_an_unknown_machine_is_destroyed_after_its_grace_and_not_before() {
 #[test]
 fn a_clock_that_goes_backwards_destroys_nothing_unknown() {
     let report = HostReport {
+        images: Vec::new(),
         host_id: host(1),
         sequence: 1,
         sandboxes: vec![machine(5, 3, HostSandboxState::Running)],
@@ -241,9 +318,10 @@ fn a_clock_that_goes_backwards_destroys_nothing_unknown() {
     let view = HostView {
         report: &report,
         unknown_since: &[(sandbox(5), at(100))].into(),
+        unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
     };
-    assert_eq!(plan(&[], &view, at(10)), vec![]);
+    assert_eq!(plan(&[], &[], &view, at(10)), vec![]);
 }
 
 #[test]
@@ -261,6 +339,7 @@ fn any_machine() -> impl Strategy<Value = HostSandbox> {
     let state = prop_oneof![
         Just(HostSandboxState::Creating),
         Just(HostSandboxState::Running),
+        Just(HostSandboxState::Paused),
         Just(HostSandboxState::Stopped {
             reason: "it ended".to_owned()
         }),
@@ -283,11 +362,13 @@ proptest! {
             .map(|(number, (state, doing, expires))| record(number, state, doing, expires))
             .collect();
         let actions = planned(&records, machines);
-        let mut ids: Vec<SandboxId> = actions.iter().map(Action::id).collect();
+        let mut ids: Vec<About> = actions.iter().map(Action::about).collect();
         ids.dedup();
         prop_assert_eq!(ids.len(), actions.len());
         for action in &actions {
-            let record = records.iter().find(|record| record.id == action.id());
+            let record = records
+                .iter()
+                .find(|record| About::Sandbox(record.id) == action.about());
             prop_assert_eq!(record.map(|record| record.version), action.version());
             let live = record
                 .and_then(|record| record.operation.as_ref())

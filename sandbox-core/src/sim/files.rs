@@ -12,8 +12,11 @@ use crate::{
 
 const DEFAULT_FILE_MODE: u32 = 0o644;
 const DEFAULT_DIR_MODE: u32 = 0o755;
+/// As on Linux.
+const PATH_MAX_BYTES: usize = 4096;
+const NAME_MAX_BYTES: usize = 255;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Files {
     nodes: BTreeMap<String, Node>,
     writes: BTreeMap<u64, (WriteSpec, Vec<u8>)>,
@@ -51,10 +54,18 @@ fn wrong_kind(path: &str, problem: &str) -> GuestError {
 
 /// The one spelling of an absolute path.
 fn plain(path: &str) -> Result<String> {
-    if !path.starts_with('/') || path.contains('\0') {
+    let problem = if !path.starts_with('/') || path.contains('\0') {
+        Some("it must be absolute and hold no NUL byte")
+    } else if path.len() > PATH_MAX_BYTES || path.split('/').any(|part| part.len() > NAME_MAX_BYTES)
+    {
+        Some("is too long")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
         return Err(GuestError::BadPath {
             path: path.chars().take(64).collect(),
-            problem: "it must be absolute and hold no NUL byte".to_owned(),
+            problem: problem.to_owned(),
         });
     }
     let mut parts: Vec<&str> = Vec::new();

@@ -27,18 +27,30 @@ use crate::{
 
 /// The room in a simulated pipe, in bytes.
 const PIPE_BYTES: usize = 64 * 1024;
+/// The highest number of a signal.
+const SIGNAL_MAX: i32 = 64;
 /// Signals that a process does not die of.
 const HARMLESS_SIGNALS: [i32; 4] = [17, 18, 23, 28];
 
 /// A guest whose processes are scripts and whose files are in memory.
 ///
-/// It understands `echo`, `cat`, `printenv`, `sleep`, `spew BYTES`, `true`, `false` and `exit`, in
-/// shell lines apart by `;`. Time passes for it as the clock says; nothing runs in between.
+/// It understands `echo`, `cat`, `printenv`, `sleep`, `spew BYTES`, `head -c BYTES /dev/zero`,
+/// `true`, `false` and `exit`, in shell lines apart by `;`, and variables there. Time passes for it
+/// as the clock says; nothing runs in between.
 pub struct SimGuest {
     clock: Arc<dyn Clock>,
     env: BTreeMap<String, String>,
     state: Mutex<State>,
+    time: Mutex<GuestTime>,
     changed: Notify,
+}
+
+/// The time that a guest's processes know: it stands still while the guest does.
+#[derive(Debug, Clone, Copy, Default)]
+struct GuestTime {
+    still_since: Option<Timestamp>,
+    /// By how much it is behind.
+    missed: chrono::TimeDelta,
 }
 
 struct State {
@@ -75,13 +87,65 @@ impl SimGuest {
                 next_pid: 100,
                 files,
             }),
+            time: Mutex::default(),
             changed: Notify::new(),
         }
     }
 
+    /// A guest with the same files and, from memory, the same processes, that stands still.
+    pub(super) fn fork(&self, env: BTreeMap<String, String>, with_memory: bool) -> Self {
+        let (processes, next_pid, files) = {
+            let state = self.lock();
+            let processes = if with_memory {
+                state.processes.clone()
+            } else {
+                BTreeMap::new()
+            };
+            (processes, state.next_pid, state.files.clone())
+        };
+        let mut time = *self.lock_time();
+        time.still_since.get_or_insert(self.clock.now());
+        Self {
+            clock: Arc::clone(&self.clock),
+            env,
+            state: Mutex::new(State {
+                processes,
+                next_pid,
+                files,
+            }),
+            time: Mutex::new(time),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Its processes and their time stop.
+    pub(super) fn stand_still(&self) {
+        let now = self.clock.now();
+        drop(self.lock());
+        self.lock_time().still_since.get_or_insert(now);
+    }
+
+    /// They go on.
+    pub(super) fn go_on(&self) {
+        let now = self.clock.now();
+        let mut time = self.lock_time();
+        if let Some(since) = time.still_since.take() {
+            time.missed += now - since;
+        }
+    }
+
+    fn lock_time(&self) -> MutexGuard<'_, GuestTime> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        let time = *self.lock_time();
+        time.still_since.unwrap_or_else(|| self.clock.now()) - time.missed
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.clock.now();
+        let now = self.now();
         for process in state.processes.values_mut() {
             process.catch_up(now);
         }
@@ -98,7 +162,7 @@ impl SimGuest {
             .processes
             .get_mut(&pid)
             .ok_or(GuestError::NoSuchProcess { pid })?;
-        let now = self.clock.now();
+        let now = self.now();
         let done = act(process, now)?;
         process.catch_up(now);
         drop(state);
@@ -114,7 +178,7 @@ impl SimGuest {
         pid: u32,
     ) -> Result<Output, CallError> {
         let until = Timestamp::checked_add_signed(
-            self.clock.now(),
+            self.now(),
             chrono::TimeDelta::from_std(wait).unwrap_or_default(),
         )
         .unwrap_or(Timestamp::MAX_UTC);
@@ -124,10 +188,10 @@ impl SimGuest {
                 let mut state = self.lock();
                 let (output, enough) = look(&mut state)?;
                 let process = state.processes.get(&pid);
-                let due = process.and_then(|process| process.due_at(self.clock.now()));
+                let due = process.and_then(|process| process.due_at(self.now()));
                 (output, enough, due)
             };
-            let now = self.clock.now();
+            let now = self.now();
             if enough || now >= until {
                 return Ok(output);
             }
@@ -169,11 +233,11 @@ impl Guest for SimGuest {
                 env: [&spec.env, &self.env],
             };
             let steps = script::parse(&spec.command, &around)?;
-            let now = self.clock.now();
+            let now = self.now();
             let mut process = SimProcess::new(
                 described(&spec.command),
                 steps,
-                Log::new(spec.retain_bytes, spec.when_full),
+                Log::new(&spec, now),
                 spec.timeout_ms.map(Duration::from_millis),
                 now,
             );
@@ -193,8 +257,9 @@ impl Guest for SimGuest {
             pid
         };
         let look = |state: &mut State| {
-            let process = state.processes.get(&pid);
+            let process = state.processes.get_mut(&pid);
             let process = process.ok_or(GuestError::NoSuchProcess { pid })?;
+            process.log.attend(self.now());
             let output = process.read(0, u64::from(CHUNK_MAX_BYTES));
             let enough = process.exit.is_some()
                 || process.log.is_full()
@@ -211,8 +276,16 @@ impl Guest for SimGuest {
         let look = |state: &mut State| {
             let process = state.processes.get_mut(&pid);
             let process = process.ok_or(GuestError::NoSuchProcess { pid })?;
+            if request.offset > process.log.end() {
+                return Err(GuestError::Invalid(format!(
+                    "offset {} is behind the end of the output, {}",
+                    request.offset,
+                    process.log.end()
+                )));
+            }
+            process.log.attend(self.now());
             process.log.taken_until(request.offset);
-            process.catch_up(self.clock.now());
+            process.catch_up(self.now());
             let output = process.read(request.offset, max_bytes);
             let enough =
                 !output.chunks.is_empty() || output.exit.is_some() || output.dropped_bytes > 0;
@@ -230,6 +303,7 @@ impl Guest for SimGuest {
 
     async fn write_stdin(&self, pid: u32, data: Bytes, close: bool) -> Result<u64, CallError> {
         self.with_process(pid, |process, _| {
+            process.check_running(pid)?;
             let Some(stdin) = &mut process.stdin else {
                 return Err(GuestError::NotAttached {
                     pid,
@@ -247,9 +321,10 @@ impl Guest for SimGuest {
 
     async fn signal(&self, pid: u32, signal: i32, _group: bool) -> Result<(), CallError> {
         self.with_process(pid, |process, now| {
-            if process.exit.is_some() {
-                return Err(GuestError::NoSuchProcess { pid });
+            if !(1..=SIGNAL_MAX).contains(&signal) {
+                return Err(GuestError::Invalid(format!("{signal} is not a signal")));
             }
+            process.check_running(pid)?;
             if !HARMLESS_SIGNALS.contains(&signal) {
                 process.kill(ExitStatus::Signal(signal), false, now);
             }
@@ -271,7 +346,7 @@ impl Guest for SimGuest {
     }
 
     async fn processes(&self) -> Result<Vec<ProcessInfo>, CallError> {
-        let now = self.clock.now();
+        let now = self.now();
         let state = self.lock();
         let info = |(pid, process): (&u32, &SimProcess)| {
             let age = (now - process.started_at).num_milliseconds();

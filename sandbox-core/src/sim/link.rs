@@ -33,14 +33,14 @@ impl SimLink {
     {
         let cut = |_| CallError::ConnectionLost;
         self.shared.enter(Call::Guest).map_err(cut)?;
-        let (generation, guest) = self
+        let (turn, guest) = self
             .shared
             .running(self.id)
             .map_err(CallError::NotRunning)?;
         self.shared.linger(Call::Guest).await;
         let done = tokio::select! {
             biased;
-            () = self.shared.until_ended(self.id, generation) => Err(CallError::ConnectionLost),
+            () = self.shared.until_ended(self.id, turn) => Err(CallError::ConnectionLost),
             done = call(guest) => done,
         };
         self.shared.fault(Call::Guest, When::After).map_err(cut)?;

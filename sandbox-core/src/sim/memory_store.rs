@@ -1,7 +1,7 @@
 //! A store in memory. One mutex is one transaction.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{OperationId, SandboxId, TeamId},
+    id::{OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationRecord, OperationStatus},
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
-    store::{SandboxWrite, Store, StoreError},
+    store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
+    template::{TemplateFilter, TemplatePage, TemplatePageRequest, TemplateRecord, TemplateState},
 };
 
 /// A store in memory, for tests and simulation. Clones of an `Arc` of it are one store, so a new
@@ -27,6 +28,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Tables {
     sandboxes: BTreeMap<SandboxId, SandboxRecord>,
+    templates: BTreeMap<TemplateId, TemplateRecord>,
     operations: BTreeMap<OperationId, OperationRecord>,
     audit: Vec<AuditEntry>,
     transactions: u64,
@@ -85,6 +87,12 @@ impl MemoryStore {
         self.lock().sandboxes.values().cloned().collect()
     }
 
+    /// All templates in whatever state, oldest first.
+    #[must_use]
+    pub fn all_templates(&self) -> Vec<TemplateRecord> {
+        self.lock().templates.values().cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tables> {
         // A panic of another holder leaves no half-done change: changes come after all checks.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,6 +148,68 @@ impl Tables {
             _ => Err(StoreError::Conflict),
         }
     }
+
+    /// Whether a template may be written so. Writing it afterwards can't fail.
+    fn check(&self, change: &TemplateChange) -> Result<(), StoreError> {
+        let expected = match change {
+            TemplateChange::Insert(record) if self.templates.contains_key(&record.id) => {
+                return Err(StoreError::Duplicate);
+            }
+            TemplateChange::Insert(_) => None,
+            TemplateChange::Update(record) => {
+                let before = record.version.checked_sub(1);
+                Some((record.id, before.ok_or(StoreError::Conflict)?))
+            }
+            TemplateChange::Remove(id, version) => Some((*id, *version)),
+        };
+        if let Some((id, version)) = expected {
+            let there = self.templates.get(&id);
+            if there.is_none_or(|record| record.version != version) {
+                return Err(StoreError::Conflict);
+            }
+        }
+        match change {
+            TemplateChange::Insert(record) | TemplateChange::Update(record)
+                if self.takes_name_of_another(record) =>
+            {
+                Err(StoreError::Duplicate)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn takes_name_of_another(&self, record: &TemplateRecord) -> bool {
+        record.state != TemplateState::Deleting
+            && self.templates.values().any(|other| {
+                other.id != record.id
+                    && other.state != TemplateState::Deleting
+                    && (other.team_id, &other.name) == (record.team_id, &record.name)
+            })
+    }
+
+    /// Writes what was [checked](Tables::check) before.
+    fn put(&mut self, write: TemplateWrite) {
+        match write.change {
+            TemplateChange::Insert(record) | TemplateChange::Update(record) => {
+                self.templates.insert(record.id, record);
+            }
+            TemplateChange::Remove(id, _) => {
+                self.templates.remove(&id);
+            }
+        }
+        self.note(write.operation);
+        self.audit.extend(write.audit);
+    }
+
+    /// Writes what was checked before.
+    fn put_sandbox(&mut self, write: SandboxWrite) {
+        self.sandboxes.insert(write.record.id, write.record);
+        self.note(write.operations);
+        self.audit.extend(write.audit);
+        if let Some(template) = write.template {
+            self.put(template);
+        }
+    }
 }
 
 #[async_trait]
@@ -152,15 +222,13 @@ impl Store for MemoryStore {
                     .sandboxes
                     .values()
                     .any(|other| (other.team_id, other.idempotency_key.as_ref()) == key);
-            if key_taken {
+            if key_taken || tables.sandboxes.contains_key(&write.record.id) {
                 return Err(StoreError::Duplicate);
             }
-            match tables.sandboxes.entry(write.record.id) {
-                Entry::Occupied(_) => return Err(StoreError::Duplicate),
-                Entry::Vacant(place) => place.insert(write.record),
-            };
-            tables.note(write.operations);
-            tables.audit.extend(write.audit);
+            if let Some(template) = &write.template {
+                tables.check(&template.change)?;
+            }
+            tables.put_sandbox(write);
             Ok(())
         })
         .await
@@ -170,9 +238,10 @@ impl Store for MemoryStore {
         self.write(|tables| {
             let expected = write.record.version.checked_sub(1);
             tables.at_version(write.record.id, expected.ok_or(StoreError::Conflict)?)?;
-            tables.sandboxes.insert(write.record.id, write.record);
-            tables.note(write.operations);
-            tables.audit.extend(write.audit);
+            if let Some(template) = &write.template {
+                tables.check(&template.change)?;
+            }
+            tables.put_sandbox(write);
             Ok(())
         })
         .await
@@ -243,6 +312,45 @@ impl Store for MemoryStore {
             .await)
     }
 
+    async fn write_template(&self, write: TemplateWrite) -> Result<(), StoreError> {
+        self.write(|tables| {
+            tables.check(&write.change)?;
+            tables.put(write);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn template(&self, id: TemplateId) -> Result<Option<TemplateRecord>, StoreError> {
+        Ok(self.read(|tables| tables.templates.get(&id).cloned()).await)
+    }
+
+    async fn list_templates(
+        &self,
+        filter: &TemplateFilter,
+        page: TemplatePageRequest,
+    ) -> Result<TemplatePage, StoreError> {
+        Ok(self
+            .read(|tables| {
+                let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX) as usize;
+                let mut items: Vec<TemplateRecord> = tables
+                    .templates
+                    .values()
+                    .filter(|record| page.after.is_none_or(|after| record.id > after))
+                    .filter(|record| filter.matches(record))
+                    .take(limit + 1)
+                    .cloned()
+                    .collect();
+                let more = items.len() > limit;
+                items.truncate(limit);
+                TemplatePage {
+                    next: items.last().filter(|_| more).map(|record| record.id),
+                    items,
+                }
+            })
+            .await)
+    }
+
     async fn operation(&self, id: OperationId) -> Result<Option<OperationRecord>, StoreError> {
         Ok(self
             .read(|tables| tables.operations.get(&id).cloned())
@@ -258,7 +366,7 @@ impl Store for MemoryStore {
                 tables
                     .operations
                     .values()
-                    .filter(|operation| operation.sandbox_id == id)
+                    .filter(|operation| operation.sandbox_id == Some(id))
                     .max_by_key(|operation| (operation.started_at, operation.id))
                     .cloned()
             })

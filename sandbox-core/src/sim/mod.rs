@@ -21,5 +21,5 @@ pub mod store_contract;
 
 pub use clock::SimClock;
 pub use guest::SimGuest;
-pub use host::{Call, SimHost, When};
+pub use host::{Call, SimHost, When, Window};
 pub use memory_store::MemoryStore;

@@ -8,14 +8,17 @@ use chrono::TimeDelta;
 use super::script::Step;
 use crate::{
     clock::Timestamp,
-    process::{Exit, ExitStatus, Output, OutputChunk, OutputStream, PtySize, WhenFull},
+    guest::GuestError,
+    process::{
+        Exit, ExitStatus, Output, OutputChunk, OutputStream, ProcessSpec, PtySize, WhenFull,
+    },
 };
 
 const SIGKILL: i32 = 9;
 /// Bytes that `spew` writes at a time.
 const SPEW_BYTES: u64 = 64 * 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SimProcess {
     pub(super) command: String,
     pub(super) started_at: Timestamp,
@@ -73,6 +76,16 @@ impl SimProcess {
         }
     }
 
+    pub(super) fn check_running(&self, pid: u32) -> Result<(), GuestError> {
+        match self.exit {
+            None => Ok(()),
+            Some(_) => Err(GuestError::NotAttached {
+                pid,
+                problem: "has ended".to_owned(),
+            }),
+        }
+    }
+
     /// Does everything that is due by now.
     pub(super) fn catch_up(&mut self, now: Timestamp) {
         while self.exit.is_none() {
@@ -97,11 +110,7 @@ impl SimProcess {
                 if self.ready_at == now {
                     return;
                 }
-                let killed_before = self.kill_at.is_some_and(|kill_at| kill_at <= now);
                 self.ready_at = now;
-                if !killed_before {
-                    return;
-                }
             }
         }
     }
@@ -110,14 +119,14 @@ impl SimProcess {
     fn run(&mut self, step: Step, at: Timestamp) -> Option<Step> {
         match step {
             Step::Write(stream, mut data) => {
-                let taken = self.log.write(stream, &data);
+                let taken = self.log.write(stream, &data, at);
                 data.advance(taken);
                 (!data.is_empty()).then_some(Step::Write(stream, data))
             }
             Step::Spew(0) => None,
             Step::Spew(left) => {
                 let piece = Bytes::from(vec![b'x'; left.min(SPEW_BYTES) as usize]);
-                let taken = self.log.write(OutputStream::Stdout, &piece) as u64;
+                let taken = self.log.write(OutputStream::Stdout, &piece, at) as u64;
                 if taken == piece.len() as u64 && left > taken {
                     self.steps.push_front(Step::Spew(left - taken));
                     return None;
@@ -128,7 +137,7 @@ impl SimProcess {
                 let open = self.stdin.is_some();
                 let source = self.stdin.as_mut().unwrap_or(&mut self.stdin_rest);
                 let data: Vec<u8> = source.iter().copied().collect();
-                let taken = self.log.write(OutputStream::Stdout, &data.into());
+                let taken = self.log.write(OutputStream::Stdout, &data.into(), at);
                 source.drain(..taken);
                 (open || !source.is_empty()).then_some(Step::CopyStdin)
             }
@@ -163,24 +172,41 @@ impl SimProcess {
 }
 
 /// A bounded log of output.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Log {
     start: u64,
     chunks: VecDeque<OutputChunk>,
     bytes: u64,
     retain_bytes: u64,
     when_full: WhenFull,
+    /// How long readers may stay away, and when one was seen last.
+    patience: Option<TimeDelta>,
+    seen_at: Timestamp,
 }
 
 impl Log {
-    pub(super) const fn new(retain_bytes: u32, when_full: WhenFull) -> Self {
+    pub(super) fn new(spec: &ProcessSpec, now: Timestamp) -> Self {
         Self {
             start: 0,
             chunks: VecDeque::new(),
             bytes: 0,
-            retain_bytes: retain_bytes as u64,
-            when_full,
+            retain_bytes: u64::from(spec.retain_bytes),
+            when_full: spec.when_full,
+            patience: spec
+                .reader_patience_ms
+                .map(|patience_ms| TimeDelta::milliseconds(patience_ms.into())),
+            seen_at: now,
         }
+    }
+
+    /// A reader is here.
+    pub(super) fn attend(&mut self, now: Timestamp) {
+        self.seen_at = self.seen_at.max(now);
+    }
+
+    fn is_attended(&self, at: Timestamp) -> bool {
+        self.patience
+            .is_none_or(|patience| at - self.seen_at < patience)
     }
 
     pub(super) const fn start(&self) -> u64 {
@@ -201,10 +227,11 @@ impl Log {
     }
 
     /// Takes what it can and says how much that was.
-    fn write(&mut self, stream: OutputStream, data: &Bytes) -> usize {
+    fn write(&mut self, stream: OutputStream, data: &Bytes, at: Timestamp) -> usize {
         let room = self.retain_bytes - self.bytes;
         let taken = match self.when_full {
             WhenFull::DropOldest => data.len(),
+            WhenFull::Wait if !self.is_attended(at) => data.len(),
             WhenFull::Wait => usize::try_from(room).map_or(data.len(), |room| room.min(data.len())),
         };
         if taken > 0 {

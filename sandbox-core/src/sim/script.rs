@@ -1,7 +1,8 @@
 //! The few commands that a simulated guest understands.
 //!
 //! `echo TEXT… [>&2]`, `cat` (stdin) and `cat PATH`, `printenv NAME`, `sleep SECONDS`, `spew BYTES`,
-//! `true`, `false`, `exit N`; in a shell line several of them, apart by `;`.
+//! `head -c BYTES /dev/zero`, `true`, `false`, `exit N`, and `exec` before any; in a shell line
+//! several of them, apart by `;`, where a word `$NAME` is a variable's value.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -42,7 +43,14 @@ pub(super) fn parse(
         Command::Shell(line) => {
             let mut steps = VecDeque::new();
             for statement in line.split(';') {
-                let words: Vec<&str> = statement.split_whitespace().collect();
+                let words: Vec<String> = statement
+                    .split_whitespace()
+                    .map(|word| match word.strip_prefix('$') {
+                        Some(name) => around.variable(name).unwrap_or_default(),
+                        None => word.to_owned(),
+                    })
+                    .collect();
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let Some((program, args)) = words.split_first() else {
                     continue;
                 };
@@ -92,7 +100,10 @@ fn simple(program: &str, args: &[&str], around: &dyn Surroundings) -> Option<Vec
             Some(Ok(duration)) => vec![Step::Sleep(duration)],
             _ => failed("sleep: bad number\n".to_owned()),
         },
-        ("spew", [bytes, ..]) => vec![Step::Spew(bytes.parse().ok()?)],
+        ("exec", [program, args @ ..]) => return simple(program, args, around),
+        ("spew", [bytes, ..]) | ("head", ["-c", bytes, "/dev/zero"]) => {
+            vec![Step::Spew(bytes.parse().ok()?)]
+        }
         ("true", _) => vec![],
         ("false", _) => vec![Step::Exit(1)],
         ("exit", [code, ..]) => vec![Step::Exit(code.parse().ok()?)],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use diesel::{
     Connection, QueryableByName, RunQueryDsl,
-    migration::MigrationSource,
+    migration::{MigrationSource, MigrationVersion},
     pg::Pg,
     result::Error as DieselError,
     sql_query,
@@ -26,6 +26,9 @@ const MIGRATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// "sandbox" in bytes: the advisory lock that whoever changes the schema holds meanwhile.
 const MIGRATION_LOCK: i64 = 0x73_616e_6462_6f78;
+
+/// How many tables every version of this program had.
+const OLDEST_TABLES: i64 = 3;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,6 +62,15 @@ pub enum PostgresOpenError {
     )]
     Newer {
         /// The newest schema version in it.
+        version: String,
+    },
+    /// A program from before the first release has made it, whose records are not taken over.
+    #[error(
+        "the database was made by an early version of this program (schema {version}), whose \
+         records can't be taken over: name another one"
+    )]
+    Outdated {
+        /// The schema version in it.
         version: String,
     },
     /// No space is left on the server.
@@ -128,6 +140,10 @@ pub(super) async fn migrate(link: Link) -> Result<(), PostgresOpenError> {
 struct Present {
     #[diesel(sql_type = Bool)]
     migrations: bool,
+    /// Tables under names that every version of this program had.
+    #[diesel(sql_type = BigInt)]
+    oldest: i64,
+    /// Tables under names of this version.
     #[diesel(sql_type = BigInt)]
     tables: i64,
 }
@@ -147,7 +163,9 @@ fn migrate_within(conn: &mut AsyncConnectionWrapper<Conn>) -> Result<(), Failure
          EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = current_schema() \
           AND tablename = '__diesel_schema_migrations') AS migrations, \
          (SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() \
-          AND tablename IN ('sandboxes', 'operations', 'audit_logs')) AS tables",
+          AND tablename IN ('sandboxes', 'operations', 'audit_logs')) AS oldest, \
+         (SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() \
+          AND tablename IN ('sandboxes', 'templates', 'operations', 'audit_logs')) AS tables",
     )
     .get_result(conn)?;
     if present.tables > 0 && !present.migrations {
@@ -155,17 +173,17 @@ fn migrate_within(conn: &mut AsyncConnectionWrapper<Conn>) -> Result<(), Failure
     }
     let known = MigrationSource::<Pg>::migrations(&MIGRATIONS)?;
     let applied = conn.applied_migrations()?;
-    let is_known = |version: &diesel::migration::MigrationVersion<'_>| {
-        known
-            .iter()
-            .any(|migration| migration.name().version() == *version)
-    };
-    if !applied.is_empty() && !applied.iter().any(is_known) {
-        return Err(Failure::Open(PostgresOpenError::Foreign));
-    }
-    if let Some(version) = applied.iter().filter(|version| !is_known(version)).max() {
-        return Err(Failure::Open(PostgresOpenError::Newer {
-            version: version.to_string(),
+    let versions = || known.iter().map(|migration| migration.name().version());
+    let is_known = |version: &MigrationVersion<'_>| versions().any(|known| known == *version);
+    if let Some(unknown) = applied.iter().filter(|version| !is_known(version)).max() {
+        let version = unknown.to_string();
+        let ours = applied.iter().any(is_known) || present.oldest == OLDEST_TABLES;
+        return Err(Failure::Open(if !ours {
+            PostgresOpenError::Foreign
+        } else if versions().all(|known| *unknown < known) {
+            PostgresOpenError::Outdated { version }
+        } else {
+            PostgresOpenError::Newer { version }
         }));
     }
     if applied.len() < known.len() {

@@ -19,6 +19,7 @@ diesel::table! {
         version -> BigInt,
         generation -> BigInt,
         template -> Text,
+        template_id -> Uuid,
         vcpus -> Integer,
         memory_mb -> Integer,
         disk_size_mb -> Integer,
@@ -35,9 +36,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    templates (id) {
+        id -> Uuid,
+        team_id -> Uuid,
+        name -> Text,
+        kind -> Text,
+        state -> Text,
+        op_id -> Nullable<Uuid>,
+        op_kind -> Nullable<Text>,
+        op_started_at -> Nullable<Timestamptz>,
+        op_lease_until -> Nullable<Timestamptz>,
+        version -> BigInt,
+        vcpus -> Integer,
+        memory_mb -> Integer,
+        disk_size_mb -> Integer,
+        disk_bytes -> BigInt,
+        memory_bytes -> BigInt,
+        origin_id -> Nullable<Uuid>,
+        host_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     operations (id) {
         id -> Uuid,
-        sandbox_id -> Uuid,
+        sandbox_id -> Nullable<Uuid>,
+        template_id -> Nullable<Uuid>,
         kind -> Text,
         status -> Text,
         error -> Nullable<Jsonb>,

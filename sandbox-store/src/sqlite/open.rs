@@ -78,6 +78,18 @@ pub enum OpenError {
         /// The newest schema version in it.
         version: String,
     },
+    /// A program from before the first release has made it, whose records are not taken over.
+    #[error(
+        "the database {} was made by an early version of this program (schema {version}), whose \
+         records can't be taken over: move it away, or name another file",
+        path.display()
+    )]
+    Outdated {
+        /// The file.
+        path: PathBuf,
+        /// The schema version in it.
+        version: String,
+    },
     /// No space is left on the disk.
     #[error("the disk that holds {} is full: free some space on it", path.display())]
     Full {
@@ -258,18 +270,17 @@ fn migrate(path: &Path, conn: &mut SqliteConnection) -> Result<(), OpenError> {
         diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
             .map_err(failed)?;
     let applied = conn.applied_migrations().map_err(failed)?;
-    let newer = applied
+    let versions = || known.iter().map(|migration| migration.name().version());
+    let unknown = applied
         .iter()
-        .filter(|version| {
-            !known
-                .iter()
-                .any(|migration| migration.name().version() == **version)
-        })
+        .filter(|version| versions().all(|known| known != **version))
         .max();
-    if let Some(version) = newer {
-        return Err(OpenError::Newer {
-            path: path.to_owned(),
-            version: version.to_string(),
+    if let Some(unknown) = unknown {
+        let (path, version) = (path.to_owned(), unknown.to_string());
+        return Err(if versions().all(|known| *unknown < known) {
+            OpenError::Outdated { path, version }
+        } else {
+            OpenError::Newer { path, version }
         });
     }
     if applied.len() < known.len() {

@@ -19,6 +19,7 @@ diesel::table! {
         version -> BigInt,
         generation -> BigInt,
         template -> Text,
+        template_id -> Binary,
         vcpus -> Integer,
         memory_mb -> Integer,
         disk_size_mb -> Integer,
@@ -35,9 +36,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    templates (id) {
+        id -> Binary,
+        team_id -> Binary,
+        name -> Text,
+        kind -> Text,
+        state -> Text,
+        op_id -> Nullable<Binary>,
+        op_kind -> Nullable<Text>,
+        op_started_at -> Nullable<BigInt>,
+        op_lease_until -> Nullable<BigInt>,
+        version -> BigInt,
+        vcpus -> Integer,
+        memory_mb -> Integer,
+        disk_size_mb -> Integer,
+        disk_bytes -> BigInt,
+        memory_bytes -> BigInt,
+        origin_id -> Nullable<Binary>,
+        host_id -> Nullable<Binary>,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
     operations (id) {
         id -> Binary,
-        sandbox_id -> Binary,
+        sandbox_id -> Nullable<Binary>,
+        template_id -> Nullable<Binary>,
         kind -> Text,
         status -> Text,
         error -> Nullable<Text>,

@@ -45,7 +45,7 @@ impl Shared {
             && !self.on_ballast(Ballast::restore).await
         {
             return Err(StoreError::Full(
-                "new sandboxes need more free space beside the database".to_owned(),
+                "new sandboxes and templates need more free space beside the database".to_owned(),
             ));
         }
         loop {

@@ -2,27 +2,52 @@
 
 /// Stamps the row types of one backend. Stands in a module of its own.
 ///
-/// `$schema` is the backend's schema module, with the tables `sandboxes`, `operations` and
-/// `audit_logs` under the same column names.
+/// `$schema` is the backend's schema module, with the tables `sandboxes`, `templates`,
+/// `operations` and `audit_logs` under the same column names.
 macro_rules! stamp_rows {
     (schema: $schema:path) => {
         use diesel::prelude::*;
         use sandbox_core::{
             audit::{Actor, ActorKind, AuditEntry},
-            id::{AuditId, HostId, OperationId, SandboxId, TeamId},
+            id::{AuditId, HostId, OperationId, SandboxId, TeamId, TemplateId},
             operation::{Operation, OperationKind, OperationRecord, OperationStatus},
             sandbox::{SandboxRecord, SandboxState},
             size::MachineSize,
             store::StoreError,
+            template::{TemplateKind, TemplateRecord, TemplateState},
         };
         use $schema as schema;
 
-        use schema::{audit_logs, operations, sandboxes};
+        use schema::{audit_logs, operations, sandboxes, templates};
 
         use crate::{
             columns::{DbJson, DbTime, DbUuid},
             stamp::{from_column, named, to_column},
         };
+
+        /// The operation that a record carries, from its columns.
+        fn in_flight(
+            id: Option<DbUuid>,
+            kind: Option<String>,
+            started_at: Option<DbTime>,
+            lease_until: Option<DbTime>,
+        ) -> Result<Option<Operation>, StoreError> {
+            match (id, kind, started_at, lease_until) {
+                (Some(id), Some(kind), Some(started_at), Some(lease_until)) => {
+                    let kinds = &OperationKind::ALL;
+                    Ok(Some(Operation {
+                        id: OperationId::from_uuid(id.0),
+                        kind: named("op_kind", kinds, OperationKind::as_str, &kind)?,
+                        started_at: started_at.0,
+                        lease_until: lease_until.0,
+                    }))
+                }
+                (None, None, None, None) => Ok(None),
+                _ => Err(StoreError::Internal(
+                    "an operation is stored in part only".to_owned(),
+                )),
+            }
+        }
 
         #[derive(Queryable, Selectable, Insertable, AsChangeset)]
         #[diesel(table_name = sandboxes, treat_none_as_null = true)]
@@ -38,6 +63,7 @@ macro_rules! stamp_rows {
             version: i64,
             generation: i64,
             template: String,
+            template_id: DbUuid,
             vcpus: i32,
             memory_mb: i32,
             disk_size_mb: i32,
@@ -67,6 +93,7 @@ macro_rules! stamp_rows {
                     version: to_column("version", record.version)?,
                     generation: to_column("generation", record.generation)?,
                     template: record.template.as_str().to_owned(),
+                    template_id: DbUuid(record.template_id.uuid()),
                     vcpus: to_column("vcpus", record.size.vcpus)?,
                     memory_mb: to_column("memory_mb", record.size.memory_mb)?,
                     disk_size_mb: to_column("disk_size_mb", record.size.disk_size_mb)?,
@@ -86,32 +113,12 @@ macro_rules! stamp_rows {
             }
 
             pub(super) fn record(self) -> Result<SandboxRecord, StoreError> {
-                let operation = match (
+                let operation = in_flight(
                     self.op_id,
                     self.op_kind,
                     self.op_started_at,
                     self.op_lease_until,
-                ) {
-                    (Some(id), Some(kind), Some(started_at), Some(lease_until)) => {
-                        Some(Operation {
-                            id: OperationId::from_uuid(id.0),
-                            kind: named(
-                                "op_kind",
-                                &OperationKind::ALL,
-                                OperationKind::as_str,
-                                &kind,
-                            )?,
-                            started_at: started_at.0,
-                            lease_until: lease_until.0,
-                        })
-                    }
-                    (None, None, None, None) => None,
-                    _ => {
-                        return Err(StoreError::Internal(
-                            "a sandbox's operation is stored in part only".to_owned(),
-                        ));
-                    }
-                };
+                )?;
                 Ok(SandboxRecord {
                     id: SandboxId::from_uuid(self.id.0),
                     team_id: TeamId::from_uuid(self.team_id.0),
@@ -128,6 +135,7 @@ macro_rules! stamp_rows {
                     template: self.template.parse().map_err(|error| {
                         StoreError::Internal(format!("column `template`: {error}"))
                     })?,
+                    template_id: TemplateId::from_uuid(self.template_id.0),
                     size: MachineSize {
                         vcpus: from_column("vcpus", self.vcpus)?,
                         memory_mb: from_column("memory_mb", self.memory_mb)?,
@@ -150,10 +158,94 @@ macro_rules! stamp_rows {
         }
 
         #[derive(Queryable, Selectable, Insertable, AsChangeset)]
+        #[diesel(table_name = templates, treat_none_as_null = true)]
+        pub(super) struct TemplateRow {
+            id: DbUuid,
+            team_id: DbUuid,
+            name: String,
+            kind: String,
+            state: String,
+            op_id: Option<DbUuid>,
+            op_kind: Option<String>,
+            op_started_at: Option<DbTime>,
+            op_lease_until: Option<DbTime>,
+            version: i64,
+            vcpus: i32,
+            memory_mb: i32,
+            disk_size_mb: i32,
+            disk_bytes: i64,
+            memory_bytes: i64,
+            origin_id: Option<DbUuid>,
+            host_id: Option<DbUuid>,
+            created_at: DbTime,
+            updated_at: DbTime,
+        }
+
+        impl TemplateRow {
+            pub(super) fn of(record: &TemplateRecord) -> Result<Self, StoreError> {
+                let operation = record.operation.as_ref();
+                Ok(Self {
+                    id: DbUuid(record.id.uuid()),
+                    team_id: DbUuid(record.team_id.uuid()),
+                    name: record.name.as_str().to_owned(),
+                    kind: record.kind.as_str().to_owned(),
+                    state: record.state.as_str().to_owned(),
+                    op_id: operation.map(|op| DbUuid(op.id.uuid())),
+                    op_kind: operation.map(|op| op.kind.as_str().to_owned()),
+                    op_started_at: operation.map(|op| DbTime(op.started_at)),
+                    op_lease_until: operation.map(|op| DbTime(op.lease_until)),
+                    version: to_column("version", record.version)?,
+                    vcpus: to_column("vcpus", record.size.vcpus)?,
+                    memory_mb: to_column("memory_mb", record.size.memory_mb)?,
+                    disk_size_mb: to_column("disk_size_mb", record.size.disk_size_mb)?,
+                    disk_bytes: to_column("disk_bytes", record.disk_bytes)?,
+                    memory_bytes: to_column("memory_bytes", record.memory_bytes)?,
+                    origin_id: record.origin.map(|id| DbUuid(id.uuid())),
+                    host_id: record.host_id.map(|id| DbUuid(id.uuid())),
+                    created_at: DbTime(record.created_at),
+                    updated_at: DbTime(record.updated_at),
+                })
+            }
+
+            pub(super) fn record(self) -> Result<TemplateRecord, StoreError> {
+                let (kinds, states) = (&TemplateKind::ALL, &TemplateState::ALL);
+                Ok(TemplateRecord {
+                    id: TemplateId::from_uuid(self.id.0),
+                    team_id: TeamId::from_uuid(self.team_id.0),
+                    name: self
+                        .name
+                        .parse()
+                        .map_err(|error| StoreError::Internal(format!("column `name`: {error}")))?,
+                    kind: named("kind", kinds, TemplateKind::as_str, &self.kind)?,
+                    state: named("state", states, TemplateState::as_str, &self.state)?,
+                    operation: in_flight(
+                        self.op_id,
+                        self.op_kind,
+                        self.op_started_at,
+                        self.op_lease_until,
+                    )?,
+                    version: from_column("version", self.version)?,
+                    size: MachineSize {
+                        vcpus: from_column("vcpus", self.vcpus)?,
+                        memory_mb: from_column("memory_mb", self.memory_mb)?,
+                        disk_size_mb: from_column("disk_size_mb", self.disk_size_mb)?,
+                    },
+                    disk_bytes: from_column("disk_bytes", self.disk_bytes)?,
+                    memory_bytes: from_column("memory_bytes", self.memory_bytes)?,
+                    origin: self.origin_id.map(|id| SandboxId::from_uuid(id.0)),
+                    host_id: self.host_id.map(|id| HostId::from_uuid(id.0)),
+                    created_at: self.created_at.0,
+                    updated_at: self.updated_at.0,
+                })
+            }
+        }
+
+        #[derive(Queryable, Selectable, Insertable, AsChangeset)]
         #[diesel(table_name = operations, treat_none_as_null = true)]
         pub(super) struct OperationRow {
             id: DbUuid,
-            sandbox_id: DbUuid,
+            sandbox_id: Option<DbUuid>,
+            template_id: Option<DbUuid>,
             kind: String,
             status: String,
             error: Option<DbJson>,
@@ -170,7 +262,8 @@ macro_rules! stamp_rows {
                 };
                 Ok(Self {
                     id: DbUuid(record.id.uuid()),
-                    sandbox_id: DbUuid(record.sandbox_id.uuid()),
+                    sandbox_id: record.sandbox_id.map(|id| DbUuid(id.uuid())),
+                    template_id: record.template_id.map(|id| DbUuid(id.uuid())),
                     kind: record.kind.as_str().to_owned(),
                     status: status.to_owned(),
                     error,
@@ -195,7 +288,8 @@ macro_rules! stamp_rows {
                 };
                 Ok(OperationRecord {
                     id: OperationId::from_uuid(self.id.0),
-                    sandbox_id: SandboxId::from_uuid(self.sandbox_id.0),
+                    sandbox_id: self.sandbox_id.map(|id| SandboxId::from_uuid(id.0)),
+                    template_id: self.template_id.map(|id| TemplateId::from_uuid(id.0)),
                     kind: named(
                         "kind",
                         &OperationKind::ALL,
@@ -237,12 +331,11 @@ macro_rules! stamp_rows {
             }
 
             pub(super) fn entry(self) -> Result<AuditEntry, StoreError> {
-                const KINDS: [ActorKind; 2] = [ActorKind::App, ActorKind::System];
                 Ok(AuditEntry {
                     id: AuditId::from_uuid(self.id.0),
                     at: self.at.0,
                     actor: Actor {
-                        kind: named("actor_kind", &KINDS, ActorKind::as_str, &self.actor_kind)?,
+                        kind: named("actor_kind", &ActorKind::ALL, ActorKind::as_str, &self.actor_kind)?,
                         id: self.actor_id,
                     },
                     resource: self.resource,

@@ -2,6 +2,9 @@
 
 /// Stamps `impl Store` for one backend.
 ///
+/// What can be there once at most is asked for without `first`: it would add a bound `LIMIT`, for
+/// which SQLite prepares a statement anew each time.
+///
 /// - `schema`: its schema module; besides the tables it has `has_label(key, value)`, the condition
 ///   that a sandbox carries a label, since JSON is asked differently everywhere.
 /// - `rows`: the module with its stamped rows.
@@ -19,15 +22,18 @@ macro_rules! stamp_store {
         rows: $rows:path $(,)?
     ) => {
         use async_trait::async_trait;
-        use diesel::{OptionalExtension, prelude::*};
+        use diesel::{OptionalExtension, dsl::sql, prelude::*, sql_types::Bool};
         use diesel_async::RunQueryDsl;
         use sandbox_core::{
             audit::AuditEntry,
             clock::Timestamp,
-            id::{OperationId, SandboxId, TeamId},
+            id::{OperationId, SandboxId, TeamId, TemplateId},
             operation::OperationRecord,
-            sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
-            store::{SandboxWrite, Store, StoreError},
+            sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
+            store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
+            template::{
+                TemplateFilter, TemplatePage, TemplatePageRequest, TemplateRecord, TemplateState,
+            },
         };
         use $rows as rows;
         use $schema as schema;
@@ -35,10 +41,10 @@ macro_rules! stamp_store {
         use crate::{
             change::{Change, Failure},
             columns::{DbTime, DbUuid},
-            stamp::to_column,
+            stamp::{from_column, named, to_column},
         };
-        use rows::{AuditRow, OperationRow, SandboxRow};
-        use schema::{audit_logs, operations, sandboxes};
+        use rows::{AuditRow, OperationRow, SandboxRow, TemplateRow};
+        use schema::{audit_logs, operations, sandboxes, templates};
 
         /// Applies a change, inside a transaction. Returns how many records went, for changes that
         /// remove any number.
@@ -50,6 +56,9 @@ macro_rules! stamp_store {
                         .execute(conn)
                         .await?;
                     beside(conn, &write.operations, write.audit.as_ref()).await?;
+                    if let Some(template) = &write.template {
+                        apply_template(conn, template).await?;
+                    }
                     Ok(0)
                 }
                 Change::Update(write) => {
@@ -66,6 +75,9 @@ macro_rules! stamp_store {
                         return Err(StoreError::Conflict.into());
                     }
                     beside(conn, &write.operations, write.audit.as_ref()).await?;
+                    if let Some(template) = &write.template {
+                        apply_template(conn, template).await?;
+                    }
                     Ok(0)
                 }
                 Change::Remove {
@@ -83,6 +95,10 @@ macro_rules! stamp_store {
                     beside(conn, operation.as_slice(), Some(audit)).await?;
                     Ok(0)
                 }
+                Change::Template(write) => {
+                    apply_template(conn, write).await?;
+                    Ok(0)
+                }
                 Change::RemoveOperations { finished_before } => {
                     let old = operations::table
                         .filter(operations::finished_at.lt(DbTime(*finished_before)));
@@ -92,7 +108,44 @@ macro_rules! stamp_store {
             }
         }
 
-        /// What goes into the same transaction as a sandbox.
+        /// Applies a template's write, inside a transaction.
+        async fn apply_template(
+            conn: &mut $connection,
+            write: &TemplateWrite,
+        ) -> Result<(), Failure> {
+            // A name that is taken fails in the unique index over names in use.
+            let written = match &write.change {
+                TemplateChange::Insert(record) => {
+                    diesel::insert_into(templates::table)
+                        .values(TemplateRow::of(record)?)
+                        .execute(conn)
+                        .await?
+                }
+                TemplateChange::Update(record) => {
+                    let before = record.version.checked_sub(1);
+                    let before = before.ok_or(StoreError::Conflict)?;
+                    let there = templates::table
+                        .find(DbUuid(record.id.uuid()))
+                        .filter(templates::version.eq(to_column::<_, i64>("version", before)?));
+                    diesel::update(there)
+                        .set(TemplateRow::of(record)?)
+                        .execute(conn)
+                        .await?
+                }
+                TemplateChange::Remove(id, version) => {
+                    let there = templates::table
+                        .find(DbUuid(id.uuid()))
+                        .filter(templates::version.eq(to_column::<_, i64>("version", *version)?));
+                    diesel::delete(there).execute(conn).await?
+                }
+            };
+            if written == 0 {
+                return Err(StoreError::Conflict.into());
+            }
+            beside(conn, write.operation.as_slice(), write.audit.as_ref()).await
+        }
+
+        /// What goes into the same transaction as a record.
         async fn beside(
             conn: &mut $connection,
             records: &[OperationRecord],
@@ -147,7 +200,7 @@ macro_rules! stamp_store {
                     let query = sandboxes::table
                         .find(DbUuid(id.uuid()))
                         .select(SandboxRow::as_select());
-                    Box::pin(async move { query.first(conn).await.optional() })
+                    Box::pin(async move { query.get_result(conn).await.optional() })
                 });
                 row.await?.map(SandboxRow::record).transpose()
             }
@@ -162,7 +215,7 @@ macro_rules! stamp_store {
                         .filter(sandboxes::team_id.eq(DbUuid(team.uuid())))
                         .filter(sandboxes::idempotency_key.eq(key.to_owned()))
                         .select(SandboxRow::as_select());
-                    Box::pin(async move { query.first(conn).await.optional() })
+                    Box::pin(async move { query.get_result(conn).await.optional() })
                 });
                 row.await?.map(SandboxRow::record).transpose()
             }
@@ -182,6 +235,12 @@ macro_rules! stamp_store {
                         .into_boxed::<$backend>();
                     if let Some(after) = page.after {
                         query = query.filter(sandboxes::id.gt(DbUuid(after.uuid())));
+                    }
+                    if let Some(team) = filter.team_id {
+                        query = query.filter(sandboxes::team_id.eq(DbUuid(team.uuid())));
+                    }
+                    if let Some(template) = filter.template_id {
+                        query = query.filter(sandboxes::template_id.eq(DbUuid(template.uuid())));
                     }
                     if let Some(state) = filter.state {
                         query = query.filter(sandboxes::state.eq(state.as_str()));
@@ -206,6 +265,81 @@ macro_rules! stamp_store {
                 Ok(Page { items, next })
             }
 
+            async fn write_template(&self, write: TemplateWrite) -> Result<(), StoreError> {
+                self.commit(Change::Template(write)).await.map(drop)
+            }
+
+            async fn template(&self, id: TemplateId) -> Result<Option<TemplateRecord>, StoreError> {
+                let row = self.read(|conn| {
+                    let query = templates::table
+                        .find(DbUuid(id.uuid()))
+                        .select(TemplateRow::as_select());
+                    Box::pin(async move { query.get_result(conn).await.optional() })
+                });
+                row.await?.map(TemplateRow::record).transpose()
+            }
+
+            async fn list_templates(
+                &self,
+                filter: &TemplateFilter,
+                page: TemplatePageRequest,
+            ) -> Result<TemplatePage, StoreError> {
+                let limit = page.limit.clamp(1, PageRequest::LIMIT_MAX);
+                let rows = self.read(|conn| {
+                    let mut query = templates::table
+                        .select(TemplateRow::as_select())
+                        .order(templates::id.asc())
+                        .limit(i64::from(limit) + 1)
+                        .into_boxed::<$backend>();
+                    if let Some(after) = page.after {
+                        query = query.filter(templates::id.gt(DbUuid(after.uuid())));
+                    }
+                    if let Some(teams) = &filter.teams {
+                        let teams = teams.iter().map(|team| DbUuid(team.uuid()));
+                        let teams: Vec<DbUuid> = teams.collect();
+                        query = query.filter(templates::team_id.eq_any(teams));
+                    }
+                    if let Some(kind) = filter.kind {
+                        query = query.filter(templates::kind.eq(kind.as_str()));
+                    }
+                    if let Some(name) = &filter.name {
+                        query = query.filter(templates::name.eq(name.as_str().to_owned()));
+                    }
+                    if !filter.all_states {
+                        // The second condition follows from the first. Written like the index of
+                        // names in use, it lets that serve a search by name.
+                        query = query
+                            .filter(templates::state.eq(TemplateState::Ready.as_str()))
+                            .filter(sql::<Bool>("templates.state <> 'deleting'"));
+                    }
+                    Box::pin(async move { query.load(conn).await })
+                });
+                let mut rows: Vec<TemplateRow> = rows.await?;
+                let more = rows.len() > limit as usize;
+                rows.truncate(limit as usize);
+                let items: Vec<TemplateRecord> = rows
+                    .into_iter()
+                    .map(TemplateRow::record)
+                    .collect::<Result<_, _>>()?;
+                let next = items.last().filter(|_| more).map(|last| last.id);
+                Ok(TemplatePage { items, next })
+            }
+
+            async fn count_sandboxes(&self) -> Result<Vec<(SandboxState, u64)>, StoreError> {
+                let counted = self.read(|conn| {
+                    let query = sandboxes::table
+                        .group_by(sandboxes::state)
+                        .select((sandboxes::state, diesel::dsl::count_star()));
+                    Box::pin(async move { query.load(conn).await })
+                });
+                let rows: Vec<(String, i64)> = counted.await?;
+                let counts = rows.into_iter().map(|(state, count)| {
+                    let state = named("state", &SandboxState::ALL, SandboxState::as_str, &state)?;
+                    Ok((state, from_column("count", count)?))
+                });
+                counts.collect()
+            }
+
             async fn operation(
                 &self,
                 id: OperationId,
@@ -214,7 +348,7 @@ macro_rules! stamp_store {
                     let query = operations::table
                         .find(DbUuid(id.uuid()))
                         .select(OperationRow::as_select());
-                    Box::pin(async move { query.first(conn).await.optional() })
+                    Box::pin(async move { query.get_result(conn).await.optional() })
                 });
                 row.await?.map(OperationRow::record).transpose()
             }

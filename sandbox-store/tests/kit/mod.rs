@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use sandbox_core::{
     audit::{Actor, AuditEntry},
     clock::Timestamp,
-    id::{AuditId, OperationId, PLATFORM_TEAM_ID, SandboxId},
+    id::{AuditId, OperationId, PLATFORM_TEAM_ID, SandboxId, TemplateId},
     operation::{OperationKind, OperationRecord, OperationStatus},
     sandbox::{SandboxRecord, SandboxState},
     size::MachineSize,
-    store::SandboxWrite,
+    store::{SandboxWrite, TemplateChange, TemplateWrite},
+    template::{MINIMAL_TEMPLATE_ID, TemplateKind, TemplateRecord, TemplateState},
 };
 use uuid::Uuid;
 
@@ -31,6 +32,7 @@ pub(crate) fn record(number: u128) -> SandboxRecord {
         version: 1,
         generation: 1,
         template: "minimal".parse().unwrap(),
+        template_id: MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         timeout_sec: None,
         metadata: BTreeMap::new(),
@@ -44,6 +46,34 @@ pub(crate) fn record(number: u128) -> SandboxRecord {
     }
 }
 
+/// A template that sandboxes can start from, named after its number.
+pub(crate) fn template(number: u128) -> TemplateRecord {
+    TemplateRecord {
+        id: TemplateId::from_uuid(Uuid::from_u128(number)),
+        team_id: PLATFORM_TEAM_ID,
+        name: format!("t{number}").parse().unwrap(),
+        kind: TemplateKind::Image,
+        state: TemplateState::Ready,
+        operation: None,
+        version: 1,
+        size: MachineSize::default(),
+        disk_bytes: 1,
+        memory_bytes: 0,
+        origin: None,
+        host_id: None,
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+pub(crate) fn template_write(change: TemplateChange) -> TemplateWrite {
+    TemplateWrite {
+        change,
+        operation: None,
+        audit: None,
+    }
+}
+
 pub(crate) fn next(record: &SandboxRecord, state: SandboxState) -> SandboxRecord {
     let mut next = record.clone();
     next.version += 1;
@@ -54,7 +84,8 @@ pub(crate) fn next(record: &SandboxRecord, state: SandboxState) -> SandboxRecord
 pub(crate) fn operation(number: u128, sandbox: u128) -> OperationRecord {
     OperationRecord {
         id: OperationId::from_uuid(Uuid::from_u128(number)),
-        sandbox_id: sandbox_id(sandbox),
+        sandbox_id: Some(sandbox_id(sandbox)),
+        template_id: None,
         kind: OperationKind::Create,
         status: OperationStatus::Running,
         started_at: at(0),
@@ -78,6 +109,7 @@ pub(crate) fn audit(number: u128, resource: &str) -> AuditEntry {
 pub(crate) fn write(record: SandboxRecord, number: u128) -> SandboxWrite {
     let resource = record.id.to_string();
     SandboxWrite {
+        template: None,
         operations: vec![operation(number, record.id.uuid().as_u128())],
         audit: Some(audit(number, &resource)),
         record,

@@ -10,6 +10,7 @@
 mod kit;
 mod lost;
 mod open;
+mod password;
 mod proxy;
 mod server;
 mod values;

@@ -59,6 +59,8 @@ async fn another_programs_database_is_left_alone() {
     let server = Server::start();
     let tables = server.database("tables").await;
     sql(&tables, "CREATE TABLE operations (surgeon text)").await;
+    let templates = server.database("templates").await;
+    sql(&templates, "CREATE TABLE templates (page text)").await;
     let migrations = server.database("migrations").await;
     sql(
         &migrations,
@@ -68,6 +70,7 @@ async fn another_programs_database_is_left_alone() {
     .await;
     for (url, left) in [
         (tables, "operations"),
+        (templates, "templates"),
         (migrations, "__diesel_schema_migrations"),
     ] {
         let error = PostgresStore::open(&url).await.unwrap_err();
@@ -91,6 +94,27 @@ async fn a_newer_schema_is_refused() {
         matches!(&error, PostgresOpenError::Newer { version } if version == "29991231000000"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn r2_an_early_programs_schema_is_refused_and_left_alone() {
+    let server = Server::start();
+    let url = server.database("early").await;
+    drop(open(&url).await);
+    sql(
+        &url,
+        "DROP TABLE templates; \
+         UPDATE __diesel_schema_migrations SET version = '20251123000000'",
+    )
+    .await;
+    let before = sql(&url, TABLES).await;
+    let error = PostgresStore::open(&url).await.unwrap_err();
+    assert!(
+        matches!(&error, PostgresOpenError::Outdated { version } if version == "20251123000000"),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("name another one"), "{error}");
+    assert_eq!(sql(&url, TABLES).await, before);
 }
 
 #[tokio::test]

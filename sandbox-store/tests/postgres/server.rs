@@ -1,8 +1,10 @@
-//! A PostgreSQL server of a test's own: in a temporary folder, on a unix socket, gone with the test.
+//! A PostgreSQL server of a test's own: in a temporary folder, on a unix socket or the loopback, gone
+//! with the test.
 
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often another port is taken, where somebody else was quicker.
+const PORT_ATTEMPTS: u32 = 5;
 
 /// Where PostgreSQL's programs are: in Debian's folder of the newest version, or in the PATH.
 fn programs() -> PathBuf {
@@ -63,38 +67,82 @@ fn program(name: &str) -> Command {
 
 pub(crate) struct Server {
     folder: TempDir,
+    /// Where it listens on the loopback instead of a socket in its folder.
+    port: Option<u16>,
     running: Option<Child>,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
+        let mut server = Self::made(&["--auth=trust"]);
+        server.run();
+        server
+    }
+
+    /// One that is reached over TCP, by those who know the password.
+    pub(crate) fn start_with_password(password: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, password).unwrap();
+        let password = format!("--pwfile={}", file.path().display());
+        let mut server = Self::made(&["--auth=scram-sha-256", &password]);
+        for _ in 0..PORT_ATTEMPTS {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            server.port = Some(free.local_addr().unwrap().port());
+            drop(free);
+            match server.try_run() {
+                Ok(()) => return server,
+                Err(log) => assert!(log.contains("Address already in use"), "{log}"),
+            }
+            server.stop(Signal::SIGQUIT);
+        }
+        panic!("no port is free for long enough");
+    }
+
+    fn made(authentication: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
         let output = program("initdb")
-            .args(["--no-sync", "--username=sandbox", "--auth=trust"])
+            .args(["--no-sync", "--username=sandbox"])
+            .args(authentication)
             .args(["--locale=C", "--encoding=UTF8", "-D"])
             .arg(folder.path().join("data"))
             .output()
             .expect("`setpriv` can't be run: install the package `util-linux`");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "initdb: {errors}");
-        let mut server = Self {
+        Self {
             folder,
+            port: None,
             running: None,
-        };
-        server.run();
-        server
+        }
     }
 
     /// Runs the server and returns once it says that it is ready.
     pub(crate) fn run(&mut self) {
+        if let Err(log) = self.try_run() {
+            panic!("no server: {log}");
+        }
+    }
+
+    /// As [`run`](Self::run); gives what the server said where it does not get ready.
+    fn try_run(&mut self) -> Result<(), String> {
         assert!(self.running.is_none(), "the server runs already");
+        let listen = match self.port {
+            None => vec!["-c".to_owned(), "listen_addresses=".to_owned()],
+            Some(port) => vec![
+                "-c".to_owned(),
+                "listen_addresses=127.0.0.1".to_owned(),
+                "-p".to_owned(),
+                port.to_string(),
+            ],
+        };
         let mut child = program("postgres")
             .arg("-D")
             .arg(self.folder.path().join("data"))
             .arg("-k")
             .arg(self.folder.path())
             // The folder goes with the test: nothing needs to outlive a power cut.
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .args(listen)
+            .args(["-c", "fsync=off"])
             .args(["-c", "autovacuum=off", "-c", "deadlock_timeout=200ms"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -116,9 +164,10 @@ impl Server {
         {
             match heard.recv_timeout(READY_TIMEOUT) {
                 Ok(line) => lines.push(line),
-                Err(error) => panic!("no server ({error}): {}", lines.join("\n")),
+                Err(error) => return Err(format!("{error}: {}", lines.join("\n"))),
             }
         }
+        Ok(())
     }
 
     /// `SIGINT` ends it in order, its clients told; `SIGQUIT` is a crash.
@@ -128,6 +177,11 @@ impl Server {
             kill(pid, signal).unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Where it listens, as `HOST:PORT`; of one that was started with a password.
+    pub(crate) fn tcp(&self) -> String {
+        format!("127.0.0.1:{}", self.port.unwrap())
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -2,12 +2,12 @@
 
 use sandbox_core::{
     sandbox::{PageRequest, SandboxFilter, SandboxState},
-    store::{Store, StoreError},
+    store::{SandboxWrite, Store, StoreError, TemplateChange},
 };
 
 use crate::{
     count,
-    kit::{next, record, sandbox_id, write},
+    kit::{next, record, sandbox_id, template, template_write, write},
     open,
     server::{Server, sql},
 };
@@ -36,7 +36,7 @@ async fn r2_columns_have_native_types_and_only_an_audit_entrys_actor_and_resourc
         };
         assert_eq!(kind, expected, "{column}");
     }
-    assert_eq!(types.len(), 21, "{types:?}");
+    assert_eq!(types.len(), 32, "{types:?}");
 }
 
 #[tokio::test]
@@ -151,6 +151,19 @@ async fn a_value_that_no_column_can_hold_is_refused_and_changes_nothing() {
         matches!(refused, Err(StoreError::Internal(_))),
         "{refused:?}"
     );
+    let with = |template| SandboxWrite {
+        template: Some(template_write(TemplateChange::Insert(template))),
+        ..write(record(1), 1)
+    };
+    let mut huge = template(1);
+    huge.memory_bytes = u64::MAX;
+    let refused = store.insert_sandbox(with(huge)).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Internal(why)) if why.contains("memory_bytes")),
+        "{refused:?}"
+    );
     assert_eq!(count(&store).await, 0);
-    store.insert_sandbox(write(record(1), 1)).await.unwrap();
+    store.insert_sandbox(with(template(1))).await.unwrap();
+    let made = store.template(template(1).id).await.unwrap();
+    assert_eq!(made, Some(template(1)));
 }

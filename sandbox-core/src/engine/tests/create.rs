@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{templates::importing, *};
 use crate::{
     api::Api,
     operation::OperationKind,
@@ -11,7 +11,8 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn r4_a_created_sandbox_runs_and_is_found() {
     let world = World::new().await;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
+    let other = api.import_template(importing("other")).await.unwrap();
     let mut request = lasting(60);
     request.template = Some("other".to_owned());
     request.vcpus = Some(2);
@@ -21,6 +22,7 @@ async fn r4_a_created_sandbox_runs_and_is_found() {
     assert_eq!(record.state, SandboxState::Running);
     assert_eq!(record.operation, None);
     assert_eq!(record.template.as_str(), "other");
+    assert_eq!(record.template_id, other.id);
     assert_eq!((record.size.vcpus, record.size.disk_size_mb), (2, 5120));
     assert!(record.host_id.is_some() && record.started_at.is_some());
     let lifetime = record.expires_at.unwrap() - record.started_at.unwrap();
@@ -77,7 +79,7 @@ async fn r15_a_create_goes_on_when_its_caller_has_gone() {
             world.state(record.id) == Some(SandboxState::Running)
         })
         .await;
-    let outcome = world.engine.operation(operation.id).await.unwrap();
+    let outcome = world.api().operation(operation.id).await.unwrap();
     assert_eq!(outcome.status, OperationStatus::Succeeded);
 }
 
@@ -103,13 +105,13 @@ async fn r15_a_caller_that_goes_at_once_leaves_nothing_half_done() {
 async fn r15_an_operation_is_followed_by_its_id() {
     let world = World::new().await;
     world.host.delay(Call::Create, SECOND);
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let begun = api.begin_create(CreateSandbox::default()).await.unwrap();
     let id = begun.operation.unwrap();
     assert_eq!(begun.record.state, SandboxState::Pending);
     let operation = api.operation(id).await.unwrap();
     assert_eq!(operation.status, OperationStatus::Running);
-    assert_eq!(operation.sandbox_id, begun.record.id);
+    assert_eq!(operation.sandbox_id, Some(begun.record.id));
     world.sleep(SECOND * 2).await;
     let operation = api.operation(id).await.unwrap();
     assert_eq!(operation.status, OperationStatus::Succeeded);
@@ -155,7 +157,11 @@ async fn r10_a_retry_finds_a_create_of_another_engine() {
         ..EngineConfig::default()
     };
     let other = world.another(shared).await;
-    let record = other.create(keyed("k"), &Actor::app()).await.unwrap();
+    let record = other
+        .api(Caller::admin(Actor::app()))
+        .create(keyed("k"))
+        .await
+        .unwrap();
     assert_eq!(record.state, SandboxState::Running);
     assert_eq!(world.host.count(Call::Create), 1);
     assert_eq!(world.store.all_sandboxes().len(), 1);
@@ -241,8 +247,11 @@ async fn a_create_that_fails_on_the_host_leaves_nothing_behind() {
             world.assert_nothing_left();
             let operation = world.store.all_operations().remove(0);
             assert_eq!(operation.status, OperationStatus::Failed { error: got });
-            let gone = world.engine.get(operation.sandbox_id).await;
-            assert_eq!(gone, Err(Error::SandboxNotFound(operation.sandbox_id)));
+            let gone = world.api().get(operation.sandbox_id.unwrap()).await;
+            assert_eq!(
+                gone,
+                Err(Error::SandboxNotFound(operation.sandbox_id.unwrap()))
+            );
         }
     }
 }
@@ -285,7 +294,7 @@ async fn a_failed_create_that_cannot_be_cleaned_up_shows_as_error_until_it_can()
     assert_eq!(record.state, SandboxState::Error);
     assert_eq!(record.operation, None);
     assert!(record.reason.contains("kernel panic"), "{}", record.reason);
-    let refused = world.engine.ping(record.id).await;
+    let refused = world.api().ping(record.id).await;
     assert!(
         matches!(refused, Err(Error::InvalidState { .. })),
         "{refused:?}"
@@ -427,8 +436,8 @@ async fn r42_bad_input_names_its_field_and_touches_nothing() {
     let page = |limit| PageRequest { after: None, limit };
     for limit in [0, 1001, u32::MAX] {
         match world
-            .engine
-            .list(&SandboxFilter::default(), page(limit))
+            .api()
+            .list(SandboxFilter::default(), page(limit))
             .await
         {
             Err(Error::InvalidRequest(text)) => assert!(text.contains("`limit`"), "{text}"),

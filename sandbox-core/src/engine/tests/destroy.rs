@@ -11,7 +11,7 @@ async fn r9_a_destroyed_sandbox_is_gone_and_destroying_it_again_is_fine() {
     let id = world.create().await.unwrap().id;
     world.destroy(id).await.unwrap();
     world.assert_nothing_left();
-    assert_eq!(world.engine.get(id).await, Err(Error::SandboxNotFound(id)));
+    assert_eq!(world.api().get(id).await, Err(Error::SandboxNotFound(id)));
     world.destroy(id).await.unwrap();
     world.destroy(id).await.unwrap();
     let unknown = SandboxId::from_uuid(uuid::Uuid::nil());
@@ -22,11 +22,8 @@ async fn r9_a_destroyed_sandbox_is_gone_and_destroying_it_again_is_fine() {
 #[tokio::test(start_paused = true)]
 async fn trap_9_destroying_works_from_every_state_and_during_every_operation() {
     for state in SandboxState::ALL {
-        for kind in [
-            None,
-            Some(OperationKind::Create),
-            Some(OperationKind::Destroy),
-        ] {
+        let kinds = OperationKind::ALL.into_iter().map(Some);
+        for kind in kinds.chain([None]) {
             for lease_sec in [-100, 100] {
                 let world = World::still().await;
                 let mut record = world.create().await.unwrap();
@@ -43,7 +40,8 @@ async fn trap_9_destroying_works_from_every_state_and_during_every_operation() {
                     .iter()
                     .map(|operation| OperationRecord {
                         id: operation.id,
-                        sandbox_id: record.id,
+                        sandbox_id: Some(record.id),
+                        template_id: None,
                         kind: operation.kind,
                         status: OperationStatus::Running,
                         started_at: operation.started_at,
@@ -52,6 +50,7 @@ async fn trap_9_destroying_works_from_every_state_and_during_every_operation() {
                     .collect();
                 let id = record.id;
                 let write = SandboxWrite {
+                    template: None,
                     record,
                     operations,
                     audit: None,
@@ -76,7 +75,7 @@ async fn r9_destroying_cuts_a_create_short_and_neither_waits_for_ever() {
         let before = world.clock.now();
         world.destroy(id).await.unwrap();
         assert!((world.clock.now() - before).num_seconds() < 10);
-        assert_eq!(world.engine.get(id).await, Err(Error::SandboxNotFound(id)));
+        assert_eq!(world.api().get(id).await, Err(Error::SandboxNotFound(id)));
     };
     let (created, ()) = tokio::join!(world.create(), begin);
     match created {
@@ -92,8 +91,8 @@ async fn a_create_that_hangs_does_not_hold_up_its_destroy_and_comes_too_late() {
     let world = World::new().await;
     world.host.delay(Call::Create, SECOND * 100);
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     let before = world.clock.now();
@@ -111,8 +110,8 @@ async fn destroying_at_every_moment_of_a_create_leaves_nothing() {
         world.host.delay(Call::Create, Duration::from_millis(20));
         world.host.delay(Call::Destroy, Duration::from_millis(3));
         let begun = world
-            .engine
-            .begin_create(CreateSandbox::default(), &Actor::app())
+            .api()
+            .begin_create(CreateSandbox::default())
             .await
             .unwrap();
         world.sleep(Duration::from_millis(moment_ms)).await;
@@ -188,7 +187,7 @@ async fn a_destroy_that_its_host_cannot_do_is_told_and_done_later_by_itself() {
     assert_eq!(operation.kind, OperationKind::Destroy);
     let again = world.destroy(id).await;
     assert!(matches!(again, Err(Error::Host(_))), "{again:?}");
-    let unusable = world.engine.ping(id).await;
+    let unusable = world.api().ping(id).await;
     assert!(
         matches!(unusable, Err(Error::InvalidState { .. })),
         "{unusable:?}"
@@ -200,7 +199,7 @@ async fn a_destroy_that_its_host_cannot_do_is_told_and_done_later_by_itself() {
         })
         .await;
     world.assert_nothing_left();
-    let done = world.engine.operation(operation.id).await.unwrap();
+    let done = world.api().operation(operation.id).await.unwrap();
     assert_eq!(done.status, OperationStatus::Succeeded);
 }
 
@@ -265,8 +264,8 @@ async fn an_order_to_create_that_arrives_after_the_destroy_is_refused_by_its_gen
     world.host.delay(Call::Create, Duration::from_millis(100));
     world.host.delay_delivery(Call::Create, SECOND * 5);
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     world.sleep(SECOND).await;
@@ -289,8 +288,8 @@ async fn a_machine_that_comes_up_after_its_destroy_is_ended_at_once() {
             .host
             .delay_delivery(Call::Create, SECOND * transit_sec);
         let begun = world
-            .engine
-            .begin_create(CreateSandbox::default(), &Actor::app())
+            .api()
+            .begin_create(CreateSandbox::default())
             .await
             .unwrap();
         let forget = async {
@@ -312,8 +311,8 @@ async fn a_destroy_that_succeeds_has_seen_the_end_of_the_create_that_it_cut_shor
     let world = World::new().await;
     world.host.delay_delivery(Call::Create, SECOND * 5);
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     let trouble = async {
@@ -340,8 +339,8 @@ async fn a_create_that_was_cut_short_gives_no_more_orders() {
         .host
         .fail_always(Call::Create, When::Before, unavailable());
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     world.sleep(SECOND).await;

@@ -38,7 +38,7 @@ async fn r8_the_shortest_lifetime_ends_on_time() {
 async fn r8_pings_and_use_push_the_deadline() {
     let world = World::new().await;
     let id = world.create_with(lasting(10)).await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     for _ in 0..5 {
         world.sleep(SECOND * 8).await;
         let record = api.ping(id).await.unwrap();
@@ -61,7 +61,7 @@ async fn r8_a_ping_that_succeeds_is_never_followed_by_its_expiry() {
         let id = world.create_with(lasting(2)).await.unwrap().id;
         world.sleep(Duration::from_millis(1960 + offset_ms)).await;
         world.store.slow_down(Duration::from_millis(7));
-        match world.engine.ping(id).await {
+        match world.api().ping(id).await {
             Ok(record) => {
                 kept += 1;
                 let until = record.expires_at.unwrap();
@@ -87,7 +87,8 @@ async fn r8_pings_at_the_same_moment_all_push() {
     let id = world.create_with(lasting(600)).await.unwrap().id;
     world.store.slow_down(Duration::from_millis(3));
     world.sleep(SECOND * 5).await;
-    let pings = (0..8).map(|_| world.engine.ping(id));
+    let api = world.api();
+    let pings = (0..8).map(|_| api.ping(id));
     let started = world.clock.now();
     for pinged in futures::future::join_all(pings).await {
         let expires_at = pinged.unwrap().expires_at.unwrap();
@@ -130,7 +131,7 @@ async fn use_of_one_second_costs_one_write_of_the_store() {
     let id = world.create_with(lasting(600)).await.unwrap().id;
     world.sleep(SECOND * 2).await;
     let before = world.store.transactions();
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     for _ in 0..100 {
         api.stat(id, "/tmp").await.unwrap();
     }
@@ -152,7 +153,7 @@ async fn a_machine_that_ends_shows_as_stopped_with_its_reason_at_once() {
         })
         .await;
     assert_eq!(world.stored(id).unwrap().reason, "the guest powered off");
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let refused = api.stat(id, "/").await;
     assert!(
         matches!(
@@ -172,7 +173,7 @@ async fn a_machine_that_ends_shows_as_stopped_with_its_reason_at_once() {
 async fn a_call_into_a_machine_that_just_ended_says_why_before_the_store_knows() {
     let world = World::still().await;
     let id = world.create().await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     api.stat(id, "/").await.unwrap();
     world.host.end_machine(id, "kernel panic");
     match api.stat(id, "/").await {
@@ -201,7 +202,7 @@ async fn trap_4_a_machine_lost_without_a_word_is_not_called_running() {
 async fn errors_of_the_guest_and_of_the_way_to_it_are_told_apart() {
     let world = World::new().await;
     let id = world.create().await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let missing = api.stat(id, "/nothing").await;
     let path = "/nothing".to_owned();
     assert_eq!(missing, Err(Error::Guest(GuestError::NotFound { path })));
@@ -219,7 +220,7 @@ async fn errors_of_the_guest_and_of_the_way_to_it_are_told_apart() {
 async fn a_sandbox_in_the_making_is_not_entered() {
     let world = World::new().await;
     world.host.delay(Call::Create, SECOND);
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let begun = api.begin_create(CreateSandbox::default()).await.unwrap();
     match api.stat(begun.record.id, "/").await {
         Err(Error::InvalidState { state, reason, .. }) => {
@@ -236,7 +237,7 @@ async fn trap_39_a_full_store_keeps_nobody_out_of_what_runs() {
     let id = world.create_with(lasting(600)).await.unwrap().id;
     world.sleep(SECOND * 2).await;
     world.store.fail_next_write();
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     api.stat(id, "/").await.unwrap();
 }
 
@@ -244,7 +245,7 @@ async fn trap_39_a_full_store_keeps_nobody_out_of_what_runs() {
 async fn r6_files_go_in_and_out_byte_for_byte() {
     let world = World::new().await;
     let id = world.create().await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let content: Vec<u8> = (0..200_000u32).map(|number| number as u8).collect();
     let handle = api
         .open_write(
@@ -310,7 +311,7 @@ async fn r6_files_go_in_and_out_byte_for_byte() {
 async fn r5_a_background_process_is_read_written_resized_and_killed() {
     let world = World::new().await;
     let id = world.create().await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let mut spec = ProcessSpec::shell("cat");
     spec.stdin = Stdin::Piped;
     spec.pty = Some(PtySize { rows: 24, cols: 80 });
@@ -343,7 +344,7 @@ async fn r5_a_background_process_is_read_written_resized_and_killed() {
 async fn r42_bad_guest_requests_name_their_field_and_reach_no_guest() {
     let world = World::new().await;
     let id = world.create().await.unwrap().id;
-    let api = world.engine.api(Actor::app());
+    let api = world.api();
     let shell = ProcessSpec::shell;
     let program = |args: Vec<String>| {
         ProcessSpec::new(Command::Program {

@@ -4,16 +4,26 @@ mod create;
 mod destroy;
 mod exec;
 mod guest;
+mod import;
+mod observe;
+mod platform_templates;
 mod random;
 mod recovery;
+mod rights;
+mod settle;
+mod snapshot;
+mod suspend;
+mod templates;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    api::Api,
     host::HostError,
-    operation::OperationStatus,
-    sandbox::{CreateSandbox, SandboxState},
+    id::OperationId,
+    operation::{OperationRecord, OperationStatus},
+    sandbox::{CreateSandbox, PageRequest, SandboxFilter, SandboxState},
     sim::{MemoryStore, SimClock, SimHost},
 };
 
@@ -80,16 +90,25 @@ impl World {
         self.engine = self.another(self.config).await;
     }
 
+    /// The engine as its administrator sees it.
+    fn api(&self) -> EngineApi {
+        self.api_of(Caller::admin(Actor::app()))
+    }
+
+    fn api_of(&self, caller: Caller) -> EngineApi {
+        self.engine.api(caller)
+    }
+
     async fn create(&self) -> Result<SandboxRecord, Error> {
         self.create_with(CreateSandbox::default()).await
     }
 
     async fn create_with(&self, request: CreateSandbox) -> Result<SandboxRecord, Error> {
-        self.engine.create(request, &Actor::app()).await
+        self.api().create(request).await
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), Error> {
-        self.engine.destroy(id, &Actor::app()).await
+        self.api().destroy(id).await
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -177,8 +196,8 @@ async fn shutting_down_waits_for_operations_and_leaves_sandboxes_running() {
     let id = world.create().await.unwrap().id;
     world.host.delay(crate::sim::Call::Create, SECOND * 2);
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     assert!(world.engine.shutdown().await);
@@ -194,8 +213,8 @@ async fn shutting_down_has_a_bound() {
     let mut world = World::new().await;
     world.host.delay(crate::sim::Call::Create, SECOND * 100);
     let begun = world
-        .engine
-        .begin_create(CreateSandbox::default(), &Actor::app())
+        .api()
+        .begin_create(CreateSandbox::default())
         .await
         .unwrap();
     let before = world.clock.now();

@@ -1,11 +1,17 @@
 //! Random lives: any calls, faults and crashes in any order; in the end all is settled.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{snapshot::request, *};
 use crate::{
+    host::HostSandboxState,
+    id::TemplateId,
+    operation::OperationKind,
     process::ProcessSpec,
-    sim::{Call, When},
+    sim::{Call, When, Window},
+    template::{TemplateKind, TemplateState},
 };
 
 #[derive(Debug, Clone)]
@@ -13,6 +19,7 @@ enum Step {
     Create {
         key: Option<u8>,
         timeout_sec: Option<u64>,
+        template: Option<u8>,
     },
     /// A create whose caller goes after so many milliseconds.
     AbandonedCreate(u64),
@@ -20,6 +27,22 @@ enum Step {
     AbandonedDestroy(usize, u64),
     Ping(usize),
     Exec(usize),
+    Pause(usize),
+    Resume(usize),
+    /// A pause whose caller goes after so many milliseconds.
+    AbandonedPause(usize, u64),
+    Snapshot {
+        which: usize,
+        name: u8,
+        kind: TemplateKind,
+        resume: bool,
+    },
+    AbandonedSnapshot(usize, u64),
+    DeleteTemplate(u8),
+    /// The host pauses a machine by itself.
+    PauseMachine(usize),
+    ShowAtWork(Window),
+    UnknownImage(u128),
     EndMachine(usize),
     LoseMachine(usize),
     UnknownMachine(u128),
@@ -33,18 +56,42 @@ enum Step {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    prop::sample::select(vec![Call::Create, Call::Destroy, Call::List, Call::Guest])
+    prop::sample::select(vec![
+        Call::Create,
+        Call::Destroy,
+        Call::List,
+        Call::Guest,
+        Call::Pause,
+        Call::Resume,
+        Call::Snapshot,
+        Call::DeleteImage,
+    ])
 }
 
 fn when() -> impl Strategy<Value = When> {
-    prop::sample::select(vec![When::Before, When::After])
+    prop::sample::select(vec![When::Before, When::During, When::After])
+}
+
+fn kind() -> impl Strategy<Value = TemplateKind> {
+    prop::sample::select(TemplateKind::ALL.to_vec())
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let timeout = prop::option::weighted(0.3, 1..40u64);
     prop_oneof![
-        4 => (prop::option::of(0..3u8), timeout)
-            .prop_map(|(key, timeout_sec)| Step::Create { key, timeout_sec }),
+        4 => (prop::option::of(0..3u8), timeout, prop::option::weighted(0.3, 0..2u8)).prop_map(
+            |(key, timeout_sec, template)| Step::Create { key, timeout_sec, template }
+        ),
+        4 => (0..6usize).prop_map(Step::Pause),
+        3 => (0..6usize).prop_map(Step::Resume),
+        1 => (0..6usize, 0..200u64).prop_map(|(which, ms)| Step::AbandonedPause(which, ms)),
+        4 => (0..6usize, 0..2u8, kind(), any::<bool>())
+            .prop_map(|(which, name, kind, resume)| Step::Snapshot { which, name, kind, resume }),
+        1 => (0..6usize, 0..200u64).prop_map(|(which, ms)| Step::AbandonedSnapshot(which, ms)),
+        2 => (0..2u8).prop_map(Step::DeleteTemplate),
+        1 => (0..6usize).prop_map(Step::PauseMachine),
+        1 => prop::sample::select(vec![Window::Absent, Window::Paused]).prop_map(Step::ShowAtWork),
+        1 => (1..4u128).prop_map(|number| Step::UnknownImage(1000 + number)),
         2 => (0..200u64).prop_map(Step::AbandonedCreate),
         3 => (0..6usize).prop_map(Step::Destroy),
         1 => (0..6usize, 0..200u64).prop_map(|(which, ms)| Step::AbandonedDestroy(which, ms)),
@@ -70,52 +117,106 @@ impl World {
     }
 
     /// Takes a step; calls go to the engine that is given, crashes strike the world's own.
-    async fn take(&mut self, step: &Step, engine: Engine) {
-        let actor = Actor::app();
+    /// `harmed` collects the sandboxes whose machines end without anyone's order.
+    async fn take(&mut self, step: &Step, engine: Engine, harmed: &mut BTreeSet<SandboxId>) {
+        let api = engine.api(Caller::admin(Actor::app()));
         match step.clone() {
-            Step::Create { key, timeout_sec } => {
+            Step::Create {
+                key,
+                timeout_sec,
+                template,
+            } => {
                 let request = CreateSandbox {
                     timeout_sec,
                     idempotency_key: key.map(|key| format!("key {key}")),
+                    template: template.map(|number| format!("made-{number}")),
                     ..CreateSandbox::default()
                 };
-                tokio::spawn(async move { engine.create(request, &actor).await });
+                tokio::spawn(async move { api.create(request).await });
             }
             Step::AbandonedCreate(ms) => {
-                let create = engine.create(CreateSandbox::default(), &actor);
+                let create = api.create(CreateSandbox::default());
                 let _ = tokio::time::timeout(Duration::from_millis(ms), create).await;
             }
             Step::Destroy(which) => {
                 if let Some(id) = self.pick(which) {
-                    tokio::spawn(async move { engine.destroy(id, &actor).await });
+                    tokio::spawn(async move { api.destroy(id).await });
                 }
             }
             Step::AbandonedDestroy(which, ms) => {
                 if let Some(id) = self.pick(which) {
-                    let destroy = engine.destroy(id, &actor);
+                    let destroy = api.destroy(id);
                     let _ = tokio::time::timeout(Duration::from_millis(ms), destroy).await;
                 }
             }
             Step::Ping(which) => {
                 if let Some(id) = self.pick(which) {
-                    tokio::spawn(async move { engine.ping(id).await });
+                    tokio::spawn(async move { api.ping(id).await });
                 }
             }
             Step::Exec(which) => {
                 if let Some(id) = self.pick(which) {
                     let spec = ProcessSpec::shell("sleep 3; spew 1000000");
-                    tokio::spawn(async move { engine.exec(id, spec).await });
+                    tokio::spawn(async move { api.exec(id, spec).await });
                 }
             }
             Step::EndMachine(which) => {
                 if let Some(id) = self.pick(which) {
+                    harmed.insert(id);
                     self.host.end_machine(id, "it powered off");
                 }
             }
             Step::LoseMachine(which) => {
                 if let Some(id) = self.pick(which) {
+                    harmed.insert(id);
                     self.host.lose_machine(id);
                 }
+            }
+            Step::Pause(which) => {
+                if let Some(id) = self.pick(which) {
+                    tokio::spawn(async move { api.pause(id).await });
+                }
+            }
+            Step::AbandonedPause(which, ms) => {
+                if let Some(id) = self.pick(which) {
+                    let _ = tokio::time::timeout(Duration::from_millis(ms), api.pause(id)).await;
+                }
+            }
+            Step::Resume(which) => {
+                if let Some(id) = self.pick(which) {
+                    tokio::spawn(async move { api.resume(id).await });
+                }
+            }
+            Step::Snapshot {
+                which,
+                name,
+                kind,
+                resume,
+            } => {
+                if let Some(id) = self.pick(which) {
+                    let asked = request(id, &format!("made-{name}"), kind, resume);
+                    tokio::spawn(async move { api.snapshot(asked).await });
+                }
+            }
+            Step::AbandonedSnapshot(which, ms) => {
+                if let Some(id) = self.pick(which) {
+                    let asked = request(id, "made-0", TemplateKind::Snapshot, true);
+                    let made = api.snapshot(asked);
+                    let _ = tokio::time::timeout(Duration::from_millis(ms), made).await;
+                }
+            }
+            Step::DeleteTemplate(name) => {
+                tokio::spawn(async move { api.delete_template(&format!("made-{name}")).await });
+            }
+            Step::PauseMachine(which) => {
+                if let Some(id) = self.pick(which) {
+                    self.host.pause_machine(id);
+                }
+            }
+            Step::ShowAtWork(window) => self.host.show_at_work(window),
+            Step::UnknownImage(number) => {
+                let id = TemplateId::from_uuid(uuid::Uuid::from_u128(number));
+                self.host.put_image(id);
             }
             Step::UnknownMachine(number) => {
                 let id = SandboxId::from_uuid(uuid::Uuid::from_u128(number));
@@ -160,6 +261,45 @@ impl World {
         self.sleep(SECOND * 300).await;
     }
 
+    /// No life is lost but by an order, or by what befell the machine itself.
+    fn assert_nobody_lost(&self, seen: &BTreeSet<SandboxId>, harmed: &BTreeSet<SandboxId>) {
+        let operations = self.store.all_operations();
+        for id in seen {
+            let Some(record) = self.stored(*id) else {
+                let ended = operations.iter().any(|operation| {
+                    operation.sandbox_id == Some(*id)
+                        && match operation.kind {
+                            OperationKind::Destroy => true,
+                            OperationKind::Create => operation.status != OperationStatus::Succeeded,
+                            _ => false,
+                        }
+                });
+                assert!(ended, "lost: {id}");
+                continue;
+            };
+            if !harmed.contains(id) {
+                assert_ne!(record.state, SandboxState::Stopped, "{record:?}");
+            }
+        }
+    }
+
+    /// Each template has its image, each image its template.
+    fn assert_templates_settled(&self, records: &[SandboxRecord]) {
+        let templates = self.templates();
+        for template in &templates {
+            assert_eq!(template.operation, None, "unsettled: {template:?}");
+            let in_use = records.iter().any(|r| r.template_id == template.id);
+            match template.state {
+                TemplateState::Making => panic!("unsettled: {template:?}"),
+                TemplateState::Ready => {}
+                TemplateState::Deleting => assert!(in_use, "not freed: {template:?}"),
+            }
+        }
+        let named: Vec<TemplateId> = templates.iter().map(|template| template.id).collect();
+        let held: Vec<TemplateId> = self.host.images().iter().map(|image| image.id).collect();
+        assert_eq!(named, held, "templates and images differ");
+    }
+
     /// What holds at rest.
     fn assert_settled(&self) {
         let records = self.store.all_sandboxes();
@@ -177,12 +317,17 @@ impl World {
             let record = record.unwrap_or_else(|| panic!("leaked: {machine:?}"));
             assert_ne!(record.state, SandboxState::Error, "leaked: {machine:?}");
         }
-        for record in records.iter().filter(|r| r.state == SandboxState::Running) {
-            let runs = machines.iter().any(|machine| {
-                machine.id == record.id && machine.state == crate::host::HostSandboxState::Running
-            });
-            assert!(runs, "said to run: {record:?}");
+        for record in &records {
+            let machine = machines.iter().find(|machine| machine.id == record.id);
+            let stands = match machine.map(|machine| &machine.state) {
+                Some(HostSandboxState::Running) => SandboxState::Running,
+                Some(HostSandboxState::Paused) => SandboxState::Paused,
+                _ if record.state == SandboxState::Error => SandboxState::Error,
+                _ => SandboxState::Stopped,
+            };
+            assert_eq!(record.state, stands, "{machine:?}");
         }
+        self.assert_templates_settled(&records);
         let mut keys: Vec<_> = records
             .iter()
             .filter_map(|r| r.idempotency_key.as_ref())
@@ -228,16 +373,33 @@ fn live(config: EngineConfig, steps: &[Step]) {
             true => None,
             false => Some(world.another(config).await),
         };
+        let (mut seen, mut harmed) = (BTreeSet::new(), BTreeSet::new());
         for (number, step) in steps.iter().enumerate() {
             let engine = second.as_ref().filter(|_| number % 2 == 0);
             let engine = engine.unwrap_or(&world.engine).clone();
-            world.take(step, engine).await;
+            world.take(step, engine, &mut harmed).await;
+            seen.extend(world.store.all_sandboxes().iter().map(|record| record.id));
         }
         world.quiesce().await;
         world.assert_settled();
+        world.assert_nobody_lost(&seen, &harmed);
+        // What is paused can go on.
+        for record in world.store.all_sandboxes() {
+            if record.state == SandboxState::Paused {
+                world.resume(record.id).await.unwrap();
+            }
+        }
         for record in world.store.all_sandboxes() {
             world.destroy(record.id).await.unwrap();
         }
+        for template in world.templates() {
+            if template.state == TemplateState::Ready {
+                let id = template.id.to_string();
+                world.api().delete_template(&id).await.unwrap();
+            }
+        }
+        world.sleep(SECOND * 60).await;
         world.assert_nothing_left();
+        world.assert_no_template_left("at last");
     });
 }

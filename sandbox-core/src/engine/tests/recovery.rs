@@ -1,4 +1,4 @@
-use super::*;
+use super::{repair::Planned, *};
 use crate::{
     operation::OperationKind,
     reconcile::Action,
@@ -16,8 +16,8 @@ async fn r36_a_restart_of_the_platform_keeps_what_runs() {
     let mut world = World::new().await;
     let record = world.create().await.unwrap();
     world.crash().await;
-    assert_eq!(world.engine.get(record.id).await.unwrap(), record);
-    world.engine.ping(record.id).await.unwrap();
+    assert_eq!(world.api().get(record.id).await.unwrap(), record);
+    world.api().ping(record.id).await.unwrap();
     assert_eq!(world.host.count(Call::Destroy), 0);
 }
 
@@ -34,7 +34,7 @@ async fn a_create_that_died_with_the_platform_is_undone_at_the_next_start() {
         })
         .await;
     world.assert_nothing_left();
-    let operation = world.engine.operation(operation.id).await.unwrap();
+    let operation = world.api().operation(operation.id).await.unwrap();
     assert!(matches!(operation.status, OperationStatus::Failed { .. }));
     world.host.heal();
     let record = world.create_with(keyed("k")).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_create_whose_machine_came_up_is_completed_at_the_next_start() {
     // Its host went on with it.
     world.host.put_machine(record.id, record.generation);
     world.crash().await;
-    let found = world.engine.get(record.id).await.unwrap();
+    let found = world.api().get(record.id).await.unwrap();
     assert_eq!(
         (found.state, found.operation),
         (SandboxState::Running, None)
@@ -169,7 +169,7 @@ async fn r37_a_machine_that_is_there_again_runs_again() {
             world.state(id) == Some(SandboxState::Running)
         })
         .await;
-    world.engine.ping(id).await.unwrap();
+    world.api().ping(id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +203,7 @@ async fn a_host_whose_report_hangs_does_not_end_the_reconciling() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_does_not_start_over_a_host_or_store_that_does_not_answer() {
-    let world = World::new().await;
+    let world = World::still().await;
     for call in [Call::Hello, Call::List] {
         world.host.fail(call, When::Before, unavailable());
         let parts = World::parts(&world.clock, &world.store, &world.host);
@@ -259,7 +259,7 @@ async fn r35_an_action_that_was_planned_on_an_older_version_is_void() {
     let planned = world.create_with(lasting(600)).await.unwrap();
     let id = planned.id;
     world.sleep(SECOND * 2).await;
-    world.engine.ping(id).await.unwrap();
+    world.api().ping(id).await.unwrap();
     let current = world.stored(id).unwrap();
     assert!(current.version > planned.version);
     let version = planned.version;
@@ -307,14 +307,18 @@ async fn r35_an_action_that_was_planned_on_an_older_version_is_void() {
     ];
     for (action, record) in actions {
         let inner = &world.engine.inner;
-        inner.repair(&action, Some(&record)).await.unwrap();
+        inner
+            .repair(&action, Planned::Sandbox(&record))
+            .await
+            .unwrap();
         inner.tasks.idle().await;
         assert_eq!(world.stored(id).unwrap(), current, "{action}");
         assert_eq!(world.host.machines().len(), 1, "{action}");
     }
     // Nor is a machine destroyed as unknown that has become known.
     let action = Action::DestroyUnknown { id, generation: 1 };
-    world.engine.inner.repair(&action, None).await.unwrap();
+    let inner = &world.engine.inner;
+    inner.repair(&action, Planned::Nothing).await.unwrap();
     world.engine.inner.tasks.idle().await;
     assert_eq!(world.host.machines().len(), 1);
     assert_eq!(

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use crate::{
     audit::{Actor, AuditEntry},
     clock::Timestamp,
-    id::{AuditId, OperationId, PLATFORM_TEAM_ID, SandboxId, TeamId},
+    id::{AuditId, OperationId, PLATFORM_TEAM_ID, SandboxId, TeamId, TemplateId},
     operation::{OperationKind, OperationRecord, OperationStatus},
     sandbox::{PageRequest, SandboxFilter, SandboxRecord, SandboxState},
     size::MachineSize,
-    store::{SandboxWrite, Store},
+    store::{SandboxWrite, Store, TemplateChange, TemplateWrite},
+    template::{MINIMAL_TEMPLATE_ID, TemplateKind, TemplateRecord, TemplateState},
 };
 
 pub(super) const TEAM: TeamId = PLATFORM_TEAM_ID;
@@ -24,6 +25,14 @@ pub(super) fn sandbox_id(number: u128) -> SandboxId {
     SandboxId::from_uuid(Uuid::from_u128(number))
 }
 
+pub(super) fn template_id(number: u128) -> TemplateId {
+    TemplateId::from_uuid(Uuid::from_u128(number))
+}
+
+pub(super) fn team(number: u128) -> TeamId {
+    TeamId::from_uuid(Uuid::from_u128(number))
+}
+
 pub(super) fn record(number: u128) -> SandboxRecord {
     SandboxRecord {
         id: sandbox_id(number),
@@ -34,6 +43,7 @@ pub(super) fn record(number: u128) -> SandboxRecord {
         version: 1,
         generation: 1,
         template: "minimal".parse().unwrap(),
+        template_id: MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         timeout_sec: None,
         metadata: BTreeMap::new(),
@@ -47,10 +57,52 @@ pub(super) fn record(number: u128) -> SandboxRecord {
     }
 }
 
+/// A template that sandboxes can start from, named after its number.
+pub(super) fn template(number: u128) -> TemplateRecord {
+    TemplateRecord {
+        id: template_id(number),
+        team_id: TEAM,
+        name: format!("t{number}").parse().unwrap(),
+        kind: TemplateKind::Image,
+        state: TemplateState::Ready,
+        operation: None,
+        version: 1,
+        size: MachineSize::default(),
+        disk_bytes: 1,
+        memory_bytes: 0,
+        origin: None,
+        host_id: None,
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+pub(super) fn change(change: TemplateChange) -> TemplateWrite {
+    TemplateWrite {
+        change,
+        operation: None,
+        audit: None,
+    }
+}
+
+pub(super) async fn insert_template(store: &dyn Store, record: TemplateRecord) {
+    let write = change(TemplateChange::Insert(record));
+    store.write_template(write).await.unwrap();
+}
+
+/// The record as its next write has it.
+pub(super) fn rewritten(record: &TemplateRecord, state: TemplateState) -> TemplateRecord {
+    let mut next = record.clone();
+    next.version += 1;
+    next.state = state;
+    next
+}
+
 pub(super) fn operation(number: u128, sandbox: u128, second: i64) -> OperationRecord {
     OperationRecord {
         id: OperationId::from_uuid(Uuid::from_u128(number)),
-        sandbox_id: sandbox_id(sandbox),
+        sandbox_id: Some(sandbox_id(sandbox)),
+        template_id: None,
         kind: OperationKind::Create,
         status: OperationStatus::Running,
         started_at: at(second),
@@ -73,6 +125,7 @@ pub(super) fn audit(number: u128, resource: &str, second: i64) -> AuditEntry {
 pub(super) fn write(record: SandboxRecord) -> SandboxWrite {
     SandboxWrite {
         record,
+        template: None,
         operations: Vec::new(),
         audit: None,
     }

@@ -9,6 +9,22 @@ use crate::{
     store::Store,
 };
 
+/// Counts are by state, and of all sandboxes, however many pages they fill.
+pub async fn sandboxes_are_counted_by_state(store: Arc<dyn Store>) {
+    assert_eq!(store.count_sandboxes().await.unwrap(), []);
+    for number in 1..=1003u128 {
+        let mut record = record(number);
+        if number <= 3 {
+            record.state = SandboxState::Running;
+        }
+        insert(&*store, record).await;
+    }
+    let mut counts = store.count_sandboxes().await.unwrap();
+    counts.sort_by_key(|(_, count)| *count);
+    let expected = [(SandboxState::Running, 3), (SandboxState::Pending, 1000)];
+    assert_eq!(counts, expected);
+}
+
 /// Filters are conjunctions; labels match whole, case and all.
 pub async fn lists_filter_by_state_template_and_metadata(store: Arc<dyn Store>) {
     for number in 1..=12u128 {
@@ -72,6 +88,7 @@ pub async fn lists_filter_by_state_template_and_metadata(store: Arc<dyn Store>) 
                 state: running,
                 template: other,
                 metadata: BTreeMap::from([label("n", "0")]),
+                ..Default::default()
             },
             vec![12],
         ),
@@ -85,6 +102,74 @@ pub async fn lists_filter_by_state_template_and_metadata(store: Arc<dyn Store>) 
                 .map(|id| id.uuid().as_u128())
                 .collect();
             assert_eq!(got, expected, "{filter:?} in pages of {limit}");
+        }
+    }
+}
+
+/// Filters by ID: one team's sandboxes, and those that lie on one template.
+pub async fn r23_lists_filter_by_team_and_template_id(store: Arc<dyn Store>) {
+    for number in 1..=12u128 {
+        let mut record = record(number);
+        record.team_id = team(number % 2);
+        record.template_id = template_id(number % 3);
+        if number > 6 {
+            record.state = SandboxState::Running;
+        }
+        insert(&*store, record).await;
+    }
+    let (one, running) = (Some(team(1)), Some(SandboxState::Running));
+    let cases: Vec<(SandboxFilter, Vec<u128>)> = vec![
+        (
+            SandboxFilter {
+                team_id: one,
+                ..Default::default()
+            },
+            vec![1, 3, 5, 7, 9, 11],
+        ),
+        (
+            SandboxFilter {
+                template_id: Some(template_id(0)),
+                ..Default::default()
+            },
+            vec![3, 6, 9, 12],
+        ),
+        (
+            SandboxFilter {
+                team_id: one,
+                template_id: Some(template_id(0)),
+                ..Default::default()
+            },
+            vec![3, 9],
+        ),
+        (
+            SandboxFilter {
+                team_id: one,
+                template_id: Some(template_id(0)),
+                state: running,
+                ..Default::default()
+            },
+            vec![9],
+        ),
+        (
+            SandboxFilter {
+                team_id: Some(team(9)),
+                ..Default::default()
+            },
+            vec![],
+        ),
+        (
+            SandboxFilter {
+                template_id: Some(template_id(9)),
+                ..Default::default()
+            },
+            vec![],
+        ),
+    ];
+    for (filter, expected) in cases {
+        for limit in [1, 2, 1000] {
+            let pages = listed(&*store, &filter, limit).await;
+            let expected: Vec<SandboxId> = expected.iter().map(|n| sandbox_id(*n)).collect();
+            assert_eq!(pages.concat(), expected, "{filter:?} in pages of {limit}");
         }
     }
 }

@@ -13,11 +13,15 @@ mod lists;
 mod operations;
 mod races;
 mod records;
+mod template_writes;
+mod templates;
 
 pub use lists::*;
 pub use operations::*;
 pub use races::*;
 pub use records::*;
+pub use template_writes::*;
+pub use templates::*;
 
 /// Stamps one `#[tokio::test]` per promise of the store contract. Takes the name of an
 /// `async fn() -> (Arc<dyn Store>, impl Sized)` that makes an empty store, and what must outlive it.
@@ -45,12 +49,27 @@ macro_rules! store_contract {
             two_operations_go_with_one_write
             the_last_operation_is_the_newest_also_after_removal
             old_finished_operations_are_removed_and_running_ones_stay
+            sandboxes_are_counted_by_state
             lists_filter_by_state_template_and_metadata
+            r23_lists_filter_by_team_and_template_id
             pages_have_no_gaps_and_no_doubles
             a_page_survives_removals_and_inserts_between
             audit_is_in_order_and_limited_and_apart
             r7_eight_writers_on_one_record_get_each_version_once
             eight_inserters_of_one_key_make_one_record
+            an_inserted_template_comes_back_equal
+            every_kind_and_state_of_template_comes_back_equal
+            r23_lists_of_templates_filter_by_kind_name_team_and_state
+            pages_of_templates_have_no_gaps_and_no_doubles
+            a_templates_write_takes_operation_and_audit_along
+            a_template_is_written_and_removed_at_its_version_only
+            r23_a_templates_name_is_taken_once_per_team
+            r26_a_template_that_is_being_deleted_gives_up_its_name
+            r23_eight_writers_of_one_name_make_one_template
+            r26_eight_writers_that_hide_one_template_hide_it_once
+            a_sandbox_and_its_template_are_written_together
+            a_template_that_fails_takes_its_sandboxs_write_along
+            a_sandbox_that_fails_takes_its_templates_write_along
         );
     };
     (@tests $factory:path; $($name:ident)*) => {$(

@@ -35,6 +35,7 @@ pub async fn an_operation_is_replaced_by_its_id(store: Arc<dyn Store>) {
     let begun = operation(2, 1, 0);
     store
         .insert_sandbox(SandboxWrite {
+            template: None,
             record: record(1),
             operations: vec![begun.clone()],
             audit: None,
@@ -52,6 +53,7 @@ pub async fn an_operation_is_replaced_by_its_id(store: Arc<dyn Store>) {
     ended.finished_at = Some(at(5));
     store
         .update_sandbox(SandboxWrite {
+            template: None,
             record: bumped(&record(1), SandboxState::Error),
             operations: vec![ended.clone()],
             audit: None,
@@ -72,6 +74,7 @@ pub async fn two_operations_go_with_one_write(store: Arc<dyn Store>) {
     let begun = operation(3, 1, 1);
     store
         .update_sandbox(SandboxWrite {
+            template: None,
             record: bumped(&record(1), SandboxState::Pending),
             operations: vec![cut_short.clone(), begun.clone()],
             audit: None,
@@ -98,6 +101,7 @@ pub async fn the_last_operation_is_the_newest_also_after_removal(store: Arc<dyn 
     ];
     store
         .update_sandbox(SandboxWrite {
+            template: None,
             record: bumped(&record(1), SandboxState::Running),
             operations,
             audit: None,
@@ -129,6 +133,7 @@ pub async fn old_finished_operations_are_removed_and_running_ones_stay(store: Ar
     };
     store
         .insert_sandbox(SandboxWrite {
+            template: None,
             record: record(1),
             operations: vec![ended(1, 10), ended(2, 19), ended(3, 20), operation(4, 1, 0)],
             audit: None,
@@ -153,6 +158,7 @@ pub async fn audit_is_in_order_and_limited_and_apart(store: Arc<dyn Store>) {
         current = bumped(&current, SandboxState::Running);
         store
             .update_sandbox(SandboxWrite {
+                template: None,
                 record: current.clone(),
                 operations: Vec::new(),
                 audit: Some(audit(u128::from(number), "sb-1", i64::from(number))),
@@ -164,6 +170,7 @@ pub async fn audit_is_in_order_and_limited_and_apart(store: Arc<dyn Store>) {
     other.reason = "other".to_owned();
     store
         .insert_sandbox(SandboxWrite {
+            template: None,
             record: other,
             operations: Vec::new(),
             audit: Some(audit(50, "sb-2", 0)),

@@ -31,6 +31,7 @@ pub async fn an_update_at_another_version_conflicts_and_changes_nothing(store: A
         wrong.state = SandboxState::Error;
         let result = store
             .update_sandbox(SandboxWrite {
+                template: None,
                 record: wrong,
                 operations: vec![operation(9, 1, 0)],
                 audit: Some(audit(9, "sb-x", 0)),
@@ -93,6 +94,7 @@ pub async fn a_second_insert_of_an_id_is_a_duplicate_and_changes_nothing(store: 
     other.state = SandboxState::Error;
     let result = store
         .insert_sandbox(SandboxWrite {
+            template: None,
             record: other,
             operations: vec![operation(9, 1, 0)],
             audit: Some(audit(9, "sb-x", 0)),

@@ -152,6 +152,7 @@ pub async fn every_state_and_operation_comes_back_equal(store: Arc<dyn Store>) {
                     in_flight.kind = kind;
                 }
                 let write = SandboxWrite {
+                    template: None,
                     record: record.clone(),
                     operations: vec![operation.clone()],
                     audit: None,

@@ -17,6 +17,7 @@ CREATE TABLE sandboxes (
     version         INTEGER NOT NULL,
     generation      INTEGER NOT NULL,
     template        TEXT    NOT NULL,
+    template_id     BLOB    NOT NULL CHECK (length(template_id) = 16),
     vcpus           INTEGER NOT NULL,
     memory_mb       INTEGER NOT NULL,
     disk_size_mb    INTEGER NOT NULL,
@@ -38,13 +39,49 @@ CREATE TABLE sandboxes (
 
 CREATE UNIQUE INDEX sandboxes_idempotency ON sandboxes (team_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sandboxes_team ON sandboxes (team_id, id);
+CREATE INDEX sandboxes_template ON sandboxes (template_id, id);
 CREATE INDEX sandboxes_state ON sandboxes (state, id);
 CREATE INDEX sandboxes_expires_at ON sandboxes (expires_at) WHERE expires_at IS NOT NULL;
 
--- An operation outlives its sandbox: no foreign key.
+-- Sandboxes outlive their template's name, and templates the sandbox that they were taken from: no
+-- foreign keys.
+CREATE TABLE templates (
+    id             BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    team_id        BLOB    NOT NULL CHECK (length(team_id) = 16),
+    name           TEXT    NOT NULL,
+    kind           TEXT    NOT NULL,
+    state          TEXT    NOT NULL,
+    op_id          BLOB    CHECK (length(op_id) = 16),
+    op_kind        TEXT,
+    op_started_at  INTEGER,
+    op_lease_until INTEGER,
+    version        INTEGER NOT NULL,
+    vcpus          INTEGER NOT NULL,
+    memory_mb      INTEGER NOT NULL,
+    disk_size_mb   INTEGER NOT NULL,
+    disk_bytes     INTEGER NOT NULL,
+    memory_bytes   INTEGER NOT NULL,
+    origin_id      BLOB    CHECK (length(origin_id) = 16),
+    host_id        BLOB    CHECK (length(host_id) = 16),
+    created_at     INTEGER NOT NULL,
+    updated_at     INTEGER NOT NULL,
+    CHECK (
+        (op_id IS NULL) = (op_kind IS NULL)
+        AND (op_id IS NULL) = (op_started_at IS NULL)
+        AND (op_id IS NULL) = (op_lease_until IS NULL)
+    )
+) STRICT;
+
+-- A template that is being deleted has given up its name.
+CREATE UNIQUE INDEX templates_name ON templates (team_id, name) WHERE state <> 'deleting';
+CREATE INDEX templates_team ON templates (team_id, kind, id);
+
+-- An operation outlives its sandbox and its template: no foreign keys.
 CREATE TABLE operations (
     id          BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
-    sandbox_id  BLOB    NOT NULL CHECK (length(sandbox_id) = 16),
+    sandbox_id  BLOB    CHECK (length(sandbox_id) = 16),
+    template_id BLOB    CHECK (length(template_id) = 16),
     kind        TEXT    NOT NULL,
     status      TEXT    NOT NULL,
     error       TEXT    CHECK (json_valid(error)),

@@ -14,6 +14,7 @@ CREATE TABLE sandboxes (
     version         bigint      NOT NULL,
     generation      bigint      NOT NULL,
     template        text        NOT NULL,
+    template_id     uuid        NOT NULL,
     vcpus           integer     NOT NULL,
     memory_mb       integer     NOT NULL,
     disk_size_mb    integer     NOT NULL,
@@ -35,14 +36,50 @@ CREATE TABLE sandboxes (
 
 CREATE UNIQUE INDEX sandboxes_idempotency ON sandboxes (team_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+CREATE INDEX sandboxes_team ON sandboxes (team_id, id);
+CREATE INDEX sandboxes_template ON sandboxes (template_id, id);
 CREATE INDEX sandboxes_state ON sandboxes (state, id);
 CREATE INDEX sandboxes_expires_at ON sandboxes (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX sandboxes_metadata ON sandboxes USING gin (metadata jsonb_path_ops);
 
--- An operation outlives its sandbox: no foreign key.
+-- Sandboxes outlive their template's name, and templates the sandbox that they were taken from: no
+-- foreign keys.
+CREATE TABLE templates (
+    id             uuid        NOT NULL PRIMARY KEY,
+    team_id        uuid        NOT NULL,
+    name           text        NOT NULL,
+    kind           text        NOT NULL,
+    state          text        NOT NULL,
+    op_id          uuid,
+    op_kind        text,
+    op_started_at  timestamptz,
+    op_lease_until timestamptz,
+    version        bigint      NOT NULL,
+    vcpus          integer     NOT NULL,
+    memory_mb      integer     NOT NULL,
+    disk_size_mb   integer     NOT NULL,
+    disk_bytes     bigint      NOT NULL,
+    memory_bytes   bigint      NOT NULL,
+    origin_id      uuid,
+    host_id        uuid,
+    created_at     timestamptz NOT NULL,
+    updated_at     timestamptz NOT NULL,
+    CHECK (
+        (op_id IS NULL) = (op_kind IS NULL)
+        AND (op_id IS NULL) = (op_started_at IS NULL)
+        AND (op_id IS NULL) = (op_lease_until IS NULL)
+    )
+);
+
+-- A template that is being deleted has given up its name.
+CREATE UNIQUE INDEX templates_name ON templates (team_id, name) WHERE state <> 'deleting';
+CREATE INDEX templates_team ON templates (team_id, kind, id);
+
+-- An operation outlives its sandbox and its template: no foreign keys.
 CREATE TABLE operations (
     id          uuid        NOT NULL PRIMARY KEY,
-    sandbox_id  uuid        NOT NULL,
+    sandbox_id  uuid,
+    template_id uuid,
     kind        text        NOT NULL,
     status      text        NOT NULL,
     error       jsonb,
