@@ -13,7 +13,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: setup-run ## from a bare machine to code running in a VM
-	@SANDBOX_DATA_DIR=$(CURDIR)/target/demo cargo run --package sandbox-examples --example quickstart
+	@SANDBOX_DATA=$(CURDIR)/target/demo cargo run --package sandbox-examples --example quickstart
 
 test: setup-test ## every test, real VMs included
 	@scripts/test.sh

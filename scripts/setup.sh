@@ -56,7 +56,12 @@ check_packages() {
         need "mount and losetup" mount has_mount
         # As root the tests run their PostgreSQL as another user, by setpriv.
         need "setpriv" util-linux has_program setpriv
+        # Disks that share blocks are tested on an XFS in a file.
+        need "mkfs.xfs" xfsprogs has_program mkfs.xfs
+        # Templates of Debian are made with it, which running sandboxes does not need.
+        need "mmdebstrap" mmdebstrap has_program mmdebstrap
         need "a PostgreSQL server" postgresql has_postgres
+        need "Python with venv" python3-venv has_python
     fi
 }
 
@@ -73,6 +78,7 @@ has_postgres() {
     done
     has_program initdb && has_program postgres
 }
+has_python() { has_program python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_mount() { has_program mount && has_program umount && has_program losetup; }
 has_static_busybox() {
     has_program busybox || return 1
@@ -287,6 +293,30 @@ ensure_rust() {
     fi
 }
 
+# --- Python --------------------------------------------------------------------------------------
+
+# What scripts/schemathesis.sh runs, in a folder of this project's own: nothing of the system's
+# Python is touched.
+ensure_schemathesis() {
+    local wanted=4.32.5 folder=target/schemathesis version
+    version=$("$folder/bin/schemathesis" --version 2>/dev/null | sed -n 's/.*version //p' || true)
+    if [ "$version" = "$wanted" ]; then
+        have "schemathesis $wanted"
+        return
+    fi
+    say "installing schemathesis $wanted into $folder"
+    mkdir -p target
+    rm -rf "$folder"
+    {
+        python3 -m venv "$folder" &&
+            "$folder/bin/pip" install --quiet --disable-pip-version-check --retries 5 \
+                "schemathesis==$wanted"
+    } >"$scratch/pip.log" 2>&1 || {
+        tail -n 10 "$scratch/pip.log" >&2
+        die "schemathesis could not be installed from the Python package index"
+    }
+}
+
 # -------------------------------------------------------------------------------------------------
 
 mode=${1:-}
@@ -301,3 +331,4 @@ check_packages
 [ ${#missing[@]} -eq 0 ] || install_missing
 ensure_kernel
 ensure_rust
+[ "$mode" != test ] || ensure_schemathesis

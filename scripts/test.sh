@@ -17,6 +17,7 @@ in_folder() { TMPDIR=$folder SANDBOX_TEST_RUN=$folder "$@"; }
 
 if [ $# -eq 0 ]; then
     # First, so that the other tests' summary stands at the end.
+    in_folder scripts/schemathesis.sh || status=1
     in_folder cargo test --doc --quiet "${what[@]}" || status=$?
 fi
 in_folder cargo nextest run "${what[@]}" || status=$?

@@ -51,6 +51,14 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file; one that is not there is no error.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 fn parent(path: &Path) -> io::Result<&Path> {
     path.parent()
         .ok_or_else(|| io::Error::other(format!("{} has no parent", path.display())))

@@ -4,20 +4,28 @@
 //!
 //! ```text
 //! waiting ──claimed──► creating ──identity given──► running ──► stopped
-//!    (pool)               ▲                                        │
-//!  new folder ────────────┘                     folder removed ◄───┘ (from any state)
+//!    (pool)               ▲                         │     ▲        │
+//!  new folder ────────────┘                      saved   before    │
+//!                                                   ▼   it runs    │
+//!                                                   paused         │
+//!                                               folder removed ◄───┘ (from any state)
 //! ```
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
-use sandbox_core::{id::SandboxId, size::MachineSize};
+use sandbox_core::{
+    host::HostError,
+    id::{SandboxId, TemplateId},
+    size::MachineSize,
+    template::MINIMAL_TEMPLATE_ID,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::durable;
+use crate::{boot::BootParts, durable, qemu::MACHINE_TYPE};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -25,6 +33,9 @@ const MANIFEST: &str = "manifest.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     pub(crate) origin: Origin,
+    /// The newest order that was taken.
+    #[serde(default)]
+    pub(crate) order: u64,
     #[serde(rename = "use")]
     pub(crate) use_: Use,
 }
@@ -32,9 +43,75 @@ pub(crate) struct Manifest {
 /// What a machine is a clone of. Its disk lies on that image's, and its memory partly in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
+    /// The template, whose files must stay as long as the machine.
+    #[serde(default = "minimal")]
+    pub(crate) image: TemplateId,
     /// The key of a memory image.
     pub(crate) memory_image: String,
     pub(crate) size: MachineSize,
+}
+
+impl Origin {
+    /// Whether it was cloned from a sandbox's snapshot, not from a template that was booted.
+    pub(crate) fn is_snapshot(&self) -> bool {
+        self.memory_image.parse() == Ok(self.image)
+    }
+}
+
+/// What manifests meant that named none.
+const fn minimal() -> TemplateId {
+    MINIMAL_TEMPLATE_ID
+}
+
+/// What must be the same for a saved machine to go on. Its kernel and its agent are in its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Emulator {
+    machine_type: String,
+    accelerator: String,
+    qemu_version: String,
+}
+
+impl Emulator {
+    /// This host's.
+    pub(crate) fn of(boot: &BootParts) -> Self {
+        Self {
+            machine_type: MACHINE_TYPE.to_owned(),
+            accelerator: boot.accelerator.as_str().to_owned(),
+            qemu_version: boot.setup.qemu_version.clone(),
+        }
+    }
+
+    /// A running machine's, which may have been started by an older QEMU.
+    pub(crate) fn of_machine(boot: &BootParts, qemu_version: String) -> Self {
+        Self {
+            qemu_version,
+            ..Self::of(boot)
+        }
+    }
+
+    /// Whether this one can go on from what was saved on `saved`.
+    ///
+    /// # Errors
+    /// [`HostError::Incompatible`] with both.
+    pub(crate) fn check(&self, saved: &Self) -> Result<(), HostError> {
+        if self == saved {
+            return Ok(());
+        }
+        Err(HostError::Incompatible(format!(
+            "it was saved on {saved}, and this is {self}"
+        )))
+    }
+}
+
+impl fmt::Display for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            machine_type,
+            accelerator,
+            qemu_version,
+        } = self;
+        write!(f, "QEMU {qemu_version} ({machine_type}, {accelerator})")
+    }
 }
 
 /// What a machine is for.
@@ -47,6 +124,15 @@ pub(crate) enum Use {
     Creating { sandbox: SandboxId, generation: u64 },
     /// It is a sandbox.
     Running { sandbox: SandboxId, generation: u64 },
+    /// It is a sandbox; its memory and devices are saved in its folder.
+    Paused {
+        sandbox: SandboxId,
+        generation: u64,
+        /// Whether the user's processes stand still in the saved memory until they are woken.
+        quiesced: bool,
+        /// What it was saved on.
+        emulator: Emulator,
+    },
     /// It was a sandbox and has ended; its disk is kept.
     Stopped {
         sandbox: SandboxId,
@@ -86,6 +172,11 @@ impl Inventory {
         Ok(folder)
     }
 
+    /// The manifest as it is on disk; `None` where it can't be read.
+    pub(crate) fn read(&self, machine: Uuid) -> Option<Manifest> {
+        read(&self.folder(machine))
+    }
+
     pub(crate) fn write(&self, machine: Uuid, manifest: &Manifest) -> io::Result<()> {
         durable::write_json(&self.folder(machine).join(MANIFEST), manifest)
     }
@@ -106,13 +197,15 @@ impl Inventory {
             else {
                 continue;
             };
-            let manifest = fs::read(entry.path().join(MANIFEST))
-                .ok()
-                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            found.push((id, manifest));
+            found.push((id, read(&entry.path())));
         }
         Ok(found)
     }
+}
+
+fn read(folder: &Path) -> Option<Manifest> {
+    let bytes = fs::read(folder.join(MANIFEST)).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 #[cfg(test)]
@@ -126,7 +219,9 @@ mod tests {
         let machine = Uuid::now_v7();
         let sandbox = SandboxId::from_uuid(Uuid::now_v7());
         let mut manifest = Manifest {
+            order: 4,
             origin: Origin {
+                image: MINIMAL_TEMPLATE_ID,
                 memory_image: "key".to_owned(),
                 size: MachineSize::default(),
             },

@@ -11,14 +11,24 @@ mod agent_binary;
 mod boot;
 #[cfg(feature = "host")]
 mod clock;
-#[cfg(feature = "host")]
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(any(feature = "host", feature = "disk-contract"))]
+mod disk;
+#[cfg(any(feature = "host", feature = "disk-contract"))]
 mod durable;
+#[cfg(all(feature = "host", feature = "testkit"))]
+pub mod fault;
+#[cfg(all(feature = "host", not(feature = "testkit")))]
+mod fault;
 #[cfg(feature = "host")]
 mod folder;
 #[cfg(feature = "host")]
 mod identity;
 #[cfg(feature = "host")]
 mod image;
+#[cfg(feature = "host")]
+mod import;
 #[cfg(feature = "host")]
 mod inventory;
 pub mod link;
@@ -27,9 +37,13 @@ mod machine;
 #[cfg(feature = "host")]
 mod manager;
 #[cfg(feature = "host")]
+mod memory;
+#[cfg(feature = "host")]
 mod pool;
 #[cfg(feature = "host")]
 mod qemu;
+#[cfg(any(feature = "rpc-listener", feature = "rpc-client"))]
+pub mod rpc;
 #[cfg(feature = "host")]
 mod setup;
 #[cfg(feature = "host")]
@@ -41,7 +55,9 @@ pub mod testkit;
 pub use agent_binary::agent_binary;
 #[cfg(feature = "host")]
 pub use clock::SystemClock;
+#[cfg(feature = "disk-contract")]
+pub use disk::run_as_init as disk_contract;
 #[cfg(feature = "host")]
-pub use manager::{HostConfig, HostManager};
+pub use manager::{FolderLock, HostConfig, HostManager};
 #[cfg(feature = "host")]
 pub use setup::{Check, DoctorReport, Verdict, doctor};

@@ -6,14 +6,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use sandbox_core::{name::TemplateName, size::MachineSize};
+use sandbox_core::{id::TemplateId, size::MachineSize};
 
 use crate::machine::Machine;
 
 /// What a clone is a clone of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
-    pub(crate) template: TemplateName,
+    pub(crate) image: TemplateId,
     pub(crate) size: MachineSize,
 }
 
@@ -48,7 +48,7 @@ impl Pool {
         if state.closed || state.kind.as_ref() == Some(kind) {
             return Vec::new();
         }
-        state.kind = Some(kind.clone());
+        state.kind = Some(*kind);
         state.waiting.drain(..).collect()
     }
 
@@ -67,7 +67,7 @@ impl Pool {
             state.filling = false;
             return None;
         }
-        state.kind.clone()
+        state.kind
     }
 
     /// Ends the filling after a failure; the next create begins it anew.
@@ -83,6 +83,16 @@ impl Pool {
         }
         state.waiting.push_back(machine);
         Ok(())
+    }
+
+    /// Gives up the clones of this image, to be destroyed, and makes no more of them.
+    pub(crate) fn drop_image(&self, image: TemplateId) -> Vec<Arc<Machine>> {
+        let mut state = self.state.lock();
+        if state.kind.is_none_or(|kind| kind.image != image) {
+            return Vec::new();
+        }
+        state.kind = None;
+        state.waiting.drain(..).collect()
     }
 
     /// Forgets a clone that has ended by itself.

@@ -29,6 +29,15 @@ pub(crate) fn require(folder: &Path, needed_mb: u64) -> Result<(), HostError> {
     Ok(())
 }
 
+/// The error for a disk that has just been found full.
+pub(crate) fn full(folder: &Path) -> HostError {
+    HostError::DiskFull {
+        place: folder.display().to_string(),
+        free_mb: free_mb(folder).unwrap_or(0),
+        needed_mb: SPARE_MB,
+    }
+}
+
 /// The error of a step that failed: a full disk where that was why.
 pub(crate) fn or_internal(folder: &Path, step: &str, error: &io::Error) -> HostError {
     let full = matches!(

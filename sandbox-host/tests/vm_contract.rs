@@ -32,6 +32,7 @@ async fn with_vm(test: impl AsyncFnOnce(&dyn Guest)) {
         id,
         generation: 1,
         template: TemplateName::default(),
+        image: sandbox_core::template::MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         env: [("SANDBOX".to_owned(), "yes".to_owned())].into(),
     };

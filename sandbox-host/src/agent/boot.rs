@@ -47,7 +47,7 @@ pub(crate) enum BootError {
 
 /// A usable machine.
 pub(crate) struct Booted {
-    pub(crate) cgroup: Option<OwnedFd>,
+    pub(crate) cgroup: OwnedFd,
     pub(crate) port: PathBuf,
 }
 
@@ -100,10 +100,7 @@ pub(crate) fn boot() -> Result<Booted, BootError> {
     let _ = nix::sys::reboot::set_cad_enabled(false);
     let port = wait_for("the port to the host", port::find)?;
     wait_for("the port's device", || port.exists().then_some(()))?;
-    Ok(Booted {
-        cgroup: Some(cgroup),
-        port,
-    })
+    Ok(Booted { cgroup, port })
 }
 
 /// Whether the host asks for no more than a sign of life.

@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::AsRawFd, path::Path};
 use nix::{sys::time::TimeSpec, time::ClockId};
 use sandbox_core::guest::GuestError;
 
-use crate::link::protocol::{ENTROPY_MIN_BYTES, Identity};
+use crate::link::protocol::{ENTROPY_MIN_BYTES, Identity, Waking};
 
 const ENTROPY_MAX_BYTES: usize = 4096;
 
@@ -29,18 +29,12 @@ pub(crate) fn check(identity: &Identity) -> Result<(), GuestError> {
 
 /// Does it. What the kernel must do is an error where it fails; files are as the image allows.
 pub(crate) fn adopt(identity: &Identity) -> Result<(), GuestError> {
-    let failed = |what: &str, error: io::Error| {
-        GuestError::Invalid(format!("identity: cannot {what}: {error}"))
-    };
-    mix_entropy(&identity.entropy).map_err(|error| failed("mix in entropy", error))?;
-    let time = TimeSpec::new(
-        identity.unix_time_us / 1_000_000,
-        identity.unix_time_us % 1_000_000 * 1000,
-    );
-    nix::time::clock_settime(ClockId::CLOCK_REALTIME, time)
-        .map_err(|error| failed("set the clock", error.into()))?;
+    wake(&Waking {
+        entropy: identity.entropy.clone(),
+        unix_time_us: identity.unix_time_us,
+    })?;
     nix::unistd::sethostname(&identity.hostname)
-        .map_err(|error| failed("set the host name", error.into()))?;
+        .map_err(|error| failed("set the host name", &error.into()))?;
     // An image may lack these files or keep them read-only; nothing depends on them here.
     let machine_id: String = identity
         .machine_id
@@ -54,6 +48,21 @@ pub(crate) fn adopt(identity: &Identity) -> Result<(), GuestError> {
         let _ = write_regular("/etc/hosts", &hosts);
     }
     Ok(())
+}
+
+/// What a machine needs that goes on after a while: new entropy, and the time.
+pub(crate) fn wake(waking: &Waking) -> Result<(), GuestError> {
+    mix_entropy(&waking.entropy).map_err(|error| failed("mix in entropy", &error))?;
+    let time = TimeSpec::new(
+        waking.unix_time_us / 1_000_000,
+        waking.unix_time_us % 1_000_000 * 1000,
+    );
+    nix::time::clock_settime(ClockId::CLOCK_REALTIME, time)
+        .map_err(|error| failed("set the clock", &error.into()))
+}
+
+fn failed(what: &str, error: &io::Error) -> GuestError {
+    GuestError::Invalid(format!("identity: cannot {what}: {error}"))
 }
 
 /// Writes a file of `/etc` that is a regular file or not there.

@@ -20,6 +20,7 @@ mod power;
 mod process;
 mod serve;
 mod service;
+mod standstill;
 mod sys;
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
@@ -28,6 +29,7 @@ use tokio::net::UnixListener;
 
 use process::Processes;
 use service::Agent;
+use standstill::{Machine, Standstill};
 
 /// Runs the agent with this process's arguments.
 #[must_use]
@@ -59,7 +61,9 @@ fn run_as_init() -> ExitCode {
         .and_then(|booted| {
             block_on(async move {
                 let port = port::PortStream::open(&booted.port)?;
-                let agent = Arc::new(Agent::new(Processes::new(booted.cgroup)?, true));
+                let machine = Machine::new(&booted.cgroup)?;
+                let processes = Processes::new(Some(booted.cgroup))?;
+                let agent = Arc::new(Agent::new(processes, Standstill::new(Some(machine))));
                 let signals = power::watch_signals(Arc::clone(&agent))?;
                 tokio::select! {
                     result = serve::serve_port(&agent, port) => result,
@@ -80,7 +84,7 @@ fn run_listening(path: PathBuf) -> ExitCode {
     let result = adopting.and_then(|()| {
         block_on(async move {
             let listener = UnixListener::bind(&path)?;
-            let agent = Arc::new(Agent::new(Processes::new(None)?, false));
+            let agent = Arc::new(Agent::new(Processes::new(None)?, Standstill::new(None)));
             let signals = power::watch_signals(Arc::clone(&agent))?;
             tokio::select! {
                 result = serve::serve_listener(&agent, listener) => result,

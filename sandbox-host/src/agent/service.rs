@@ -18,24 +18,24 @@ use super::{
     file::{self, OpenWrites},
     identity,
     process::Processes,
+    standstill::Standstill,
 };
-use crate::link::protocol::{AgentHello, GuestAgent, Identity, PROTOCOL_VERSION};
+use crate::link::protocol::{AgentHello, GuestAgent, Identity, PROTOCOL_VERSION, Waking};
 
 /// What lives as long as the agent.
 pub(crate) struct Agent {
     pub(crate) processes: Processes,
     /// The sandbox's environment, once it is known who it is.
     env: Mutex<Option<Arc<BTreeMap<String, String>>>>,
-    /// Whether this machine is ours to name and to set the clock of.
-    owns_machine: bool,
+    standstill: Standstill,
 }
 
 impl Agent {
-    pub(crate) fn new(processes: Processes, owns_machine: bool) -> Self {
+    pub(crate) fn new(processes: Processes, standstill: Standstill) -> Self {
         Self {
             processes,
             env: Mutex::new(None),
-            owns_machine,
+            standstill,
         }
     }
 
@@ -75,16 +75,21 @@ impl GuestAgent for Service {
 
     async fn identify(self, _: Context, identity: Identity) -> Result<(), GuestError> {
         identity::check(&identity)?;
-        if self.agent.owns_machine {
-            identity::adopt(&identity)?;
-        }
-        *self.agent.env() = Some(Arc::new(identity.env));
-        Ok(())
+        let owns_machine = self.agent.standstill.owns_machine();
+        let agent = Arc::clone(&self.agent);
+        let adopt = move || {
+            if owns_machine {
+                identity::adopt(&identity)?;
+            }
+            *agent.env() = Some(Arc::new(identity.env));
+            Ok(())
+        };
+        self.agent.standstill.end(adopt).await
     }
 
     async fn warm_up(self, _: Context, placeholder: Identity) -> Result<(), GuestError> {
         identity::check(&placeholder)?;
-        if self.agent.owns_machine {
+        if self.agent.standstill.owns_machine() {
             identity::adopt(&placeholder)?;
         }
         self.agent.processes.rehearse(&placeholder.env).await
@@ -98,6 +103,7 @@ impl GuestAgent for Service {
         spec: ProcessSpec,
         wait_ms: u64,
     ) -> Result<Started, GuestError> {
+        self.agent.standstill.over().await;
         let env = self.agent.env().clone();
         let env = env.ok_or_else(|| {
             GuestError::Invalid("the sandbox has no identity yet: call `identify` first".into())
@@ -172,6 +178,7 @@ impl GuestAgent for Service {
     }
 
     async fn open_write(self, _: Context, spec: WriteSpec) -> Result<WriteHandle, GuestError> {
+        self.agent.standstill.over().await;
         self.writes.open(&spec)
     }
 
@@ -182,6 +189,7 @@ impl GuestAgent for Service {
         offset: u64,
         data: Bytes,
     ) -> Result<(), GuestError> {
+        self.agent.standstill.over().await;
         self.writes.write(handle, offset, &data)
     }
 
@@ -191,11 +199,13 @@ impl GuestAgent for Service {
         handle: WriteHandle,
         size: u64,
     ) -> Result<FileStat, GuestError> {
+        self.agent.standstill.over().await;
         let write = self.writes.take(handle)?;
         blocking(move || write.commit(size)).await
     }
 
     async fn abort_write(self, _: Context, handle: WriteHandle) -> Result<(), GuestError> {
+        self.agent.standstill.over().await;
         self.writes.take(handle).map(drop)
     }
 
@@ -206,19 +216,37 @@ impl GuestAgent for Service {
         mode: u32,
         parents: bool,
     ) -> Result<(), GuestError> {
+        self.agent.standstill.over().await;
         file::make_dir(&path, mode, parents)
     }
 
     async fn rename(self, _: Context, from: String, to: String) -> Result<(), GuestError> {
+        self.agent.standstill.over().await;
         file::rename(&from, &to)
     }
 
     async fn remove(self, _: Context, path: String, recursive: bool) -> Result<(), GuestError> {
+        self.agent.standstill.over().await;
         if recursive {
             blocking(move || file::remove_all(&path)).await
         } else {
             file::remove(&path)
         }
+    }
+
+    async fn quiesce(self, _: Context, trim: bool) -> Result<(), GuestError> {
+        // They end with the connection, which ends next, and could not be tidied up then.
+        self.writes.abort_all();
+        self.agent.standstill.begin(trim).await
+    }
+
+    async fn wake(self, _: Context, waking: Waking) -> Result<(), GuestError> {
+        let owns_machine = self.agent.standstill.owns_machine();
+        let adopt = move || match owns_machine {
+            true => identity::wake(&waking),
+            false => Ok(()),
+        };
+        self.agent.standstill.end(adopt).await
     }
 
     async fn prepare_snapshot(self, _: Context) -> Result<(), GuestError> {

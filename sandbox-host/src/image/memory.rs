@@ -1,12 +1,11 @@
-//! Memory images: a guest that has booted once and waits for its identity, frozen with its disk.
-//! Every new machine is a private copy-on-write clone of one.
+//! Memory images: a guest that has booted once and waits for its identity, or one that was at work,
+//! frozen with its disk. Every new machine is a private copy-on-write clone of one.
 //!
 //! RAM is a plain file that QEMU shares with the booting guest and later maps privately for each
 //! clone; the devices' state is a stream of some 0.3 MB beside it.
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -14,16 +13,22 @@ use std::{
     time::Duration,
 };
 
-use sandbox_core::{host::HostError, name::TemplateName, size::MachineSize};
+use sandbox_core::{
+    host::HostError,
+    id::TemplateId,
+    size::MachineSize,
+    template::{MINIMAL_TEMPLATE_ID, TemplateKind},
+};
 use tokio::{
     net::UnixListener,
     sync::{Mutex, watch},
 };
 
 use super::{
-    MINIMAL, content_key, ensure_minimal,
+    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal,
     manifest::{MANIFEST_FILE, Manifest, Platform},
-    outdated,
+    outdated, overlay, sized,
+    store::{Content, ImageStore, Lease, StoredImage},
 };
 use crate::{
     boot::BootParts,
@@ -36,14 +41,11 @@ use crate::{
         DISK_FILE, GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start,
         console_tail, launch,
     },
-    setup::run,
+    setup::Setup,
     space,
 };
 
-const MEMORY_FILE: &str = "memory";
-const STATE_FILE: &str = "device.state";
 const STATE_SOCKET: &str = "state.sock";
-const CLONE_FILE: &str = "clone.qcow2";
 
 /// A boot takes some three seconds under emulation; on a machine that is busy with other things
 /// many times that.
@@ -56,16 +58,32 @@ const BOOT_WRITES_MB: u64 = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryImage {
     folder: PathBuf,
+    /// Which template it is of.
+    pub(crate) image: TemplateId,
     pub(crate) size: MachineSize,
+    /// Held until the machine's manifest says whose clone it is.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl MemoryImage {
     /// What a clone's manifest says of it.
     pub(crate) fn origin(&self) -> Origin {
-        let key = self.folder.file_name().unwrap_or_default();
         Origin {
-            memory_image: key.to_string_lossy().into_owned(),
+            image: self.image,
+            memory_image: self.key(),
             size: self.size,
+        }
+    }
+
+    /// The name by which a clone's manifest keeps it from being removed: its folder's below
+    /// `memory/`; of a stored snapshot, which has none there, the template's ID.
+    pub(crate) fn key(&self) -> String {
+        let name = self.folder.file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        if *name == self.image.uuid().hyphenated().to_string() {
+            self.image.to_string()
+        } else {
+            name.into_owned()
         }
     }
 
@@ -83,78 +101,184 @@ impl MemoryImage {
     }
 }
 
-type Slot = Arc<Mutex<Option<MemoryImage>>>;
+/// The folder, once it is there.
+type Slot = Arc<Mutex<Option<PathBuf>>>;
 
 /// All memory images of one data folder.
 #[derive(Debug)]
 pub(crate) struct MemoryImages {
     root: PathBuf,
-    images: PathBuf,
+    store: Arc<ImageStore>,
     /// One image is made by one task; others that need it wait for the result.
-    made: Mutex<HashMap<(TemplateName, MachineSize), Slot>>,
+    made: Mutex<HashMap<(TemplateId, MachineSize), Slot>>,
+}
+
+/// What a memory image is booted from.
+struct Base {
+    disk: PathBuf,
+    version: String,
 }
 
 impl MemoryImages {
     pub(crate) fn open(root: PathBuf, images: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
-        fs::create_dir_all(&images)?;
         Ok(Self {
             root,
-            images,
+            store: Arc::new(ImageStore::open(images)?),
             made: Mutex::default(),
         })
     }
 
-    /// Removes what an older program, kernel or QEMU made and no machine lies on.
+    /// The memory that a machine's manifest says it maps.
+    pub(crate) fn ram_file(&self, origin: &Origin) -> PathBuf {
+        let folder = match origin.memory_image.parse::<TemplateId>() {
+            Ok(snapshot) => self.store.place(snapshot),
+            Err(_) => self.root.join(&origin.memory_image),
+        };
+        folder.join(MEMORY_FILE)
+    }
+
+    /// The images that templates name by ID.
+    pub(crate) fn store(&self) -> &Arc<ImageStore> {
+        &self.store
+    }
+
+    /// Removes what an older program, kernel or QEMU made and no machine lies on, and images that
+    /// are to go and have lost their last user. `in_use` has the [keys](MemoryImage::key) that
+    /// machines' manifests name. For the start, before anything new is made.
     pub(crate) fn remove_outdated(
         &self,
         boot: &BootParts,
         in_use: &HashSet<String>,
     ) -> io::Result<()> {
-        outdated::remove(&self.root, &self.images, &Platform::of(boot), in_use)
+        outdated::remove(&self.root, &self.store, &Platform::of(boot), in_use)
     }
 
-    /// The memory image of a template at a size, booted now if it is the first use.
+    /// Makes every stored image whose disk is smaller than the default available at the default
+    /// size, before any sandbox uses it. One that can't be is told of in the log, and the first
+    /// sandbox that wants it tells why.
+    pub(crate) async fn ensure_image_sizes(
+        &self,
+        setup: &Setup,
+        default_mb: u32,
+    ) -> Result<(), HostError> {
+        let internal = |error| space::or_internal(&self.root, "listing images", &error);
+        for image in self.store.list().map_err(internal)? {
+            let manifest = &image.manifest;
+            let grows = manifest.content.kind() == TemplateKind::Image
+                && manifest.size.disk_size_mb < default_mb;
+            if !grows {
+                continue;
+            }
+            let id = manifest.id;
+            // Not where it is to go.
+            let Some(_lease) = self.store.lease(id).map_err(internal)? else {
+                continue;
+            };
+            if let Err(error) = sized::ensure(&self.store, setup, &image, default_mb).await {
+                tracing::error!(%id, default_mb, %error, "an image is not there at the default size");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an image that no machine lies on, with all that was made from it, and returns
+    /// whether it is gone. One that is about to be used stays, marked to go. No error where there
+    /// is none.
+    pub(crate) async fn remove_image(&self, id: TemplateId) -> io::Result<bool> {
+        if id == MINIMAL_TEMPLATE_ID || !self.store.remove(id)? {
+            return Ok(false);
+        }
+        let mut made = self.made.lock().await;
+        made.retain(|(image, _), _| *image != id);
+        outdated::remove_made_from(&self.root, id)?;
+        Ok(true)
+    }
+
+    /// The memory image of a template at a size: booted now if it is the first use of an image, and
+    /// a snapshot's own.
+    ///
+    /// # Errors
+    /// [`HostError::UnknownImage`]; [`HostError::DiskTooSmall`] where the content does not fit;
+    /// [`HostError::Incompatible`] for a snapshot of another platform or size.
     pub(crate) async fn ensure(
         &self,
         boot: &BootParts,
-        template: &TemplateName,
+        image: TemplateId,
         size: MachineSize,
     ) -> Result<MemoryImage, HostError> {
-        if template.as_str() != MINIMAL {
-            return Err(HostError::UnknownTemplate {
-                name: template.to_string(),
-            });
+        if image == MINIMAL_TEMPLATE_ID {
+            return self.ensure_booted(boot, image, None, size).await;
         }
+        let internal = |error| space::or_internal(&self.root, "reading an image", &error);
+        let lease = self.store.lease(image).map_err(internal)?;
+        let stored = self.store.find(image).map_err(internal)?;
+        let (Some(lease), Some(stored)) = (lease, stored) else {
+            return Err(HostError::UnknownImage(image));
+        };
+        let manifest = &stored.manifest;
+        let memory_image = match &manifest.content {
+            Content::Image => self.ensure_booted(boot, image, Some(&stored), size).await?,
+            Content::Snapshot { platform } => {
+                Platform::of(boot).check(platform)?;
+                check_snapshot_size(manifest.size, size)?;
+                MemoryImage {
+                    folder: stored.folder,
+                    image,
+                    size,
+                    _lease: None,
+                }
+            }
+        };
+        Ok(MemoryImage {
+            _lease: Some(Arc::new(lease)),
+            ..memory_image
+        })
+    }
+
+    /// `stored` is `None` for `minimal`.
+    async fn ensure_booted(
+        &self,
+        boot: &BootParts,
+        image: TemplateId,
+        stored: Option<&StoredImage>,
+        size: MachineSize,
+    ) -> Result<MemoryImage, HostError> {
         let slot = self
             .made
             .lock()
             .await
-            .entry((template.clone(), size))
+            .entry((image, size))
             .or_default()
             .clone();
         let mut slot = slot.lock().await;
-        if let Some(image) = slot.as_ref() {
-            return Ok(image.clone());
-        }
-        let image = self.find_or_make(boot, template, size).await?;
-        *slot = Some(image.clone());
-        Ok(image)
+        let folder = match slot.as_ref() {
+            Some(folder) => folder.clone(),
+            None => {
+                let folder = self.find_or_make(boot, image, stored, size).await?;
+                slot.insert(folder).clone()
+            }
+        };
+        Ok(MemoryImage {
+            folder,
+            image,
+            size,
+            _lease: None,
+        })
     }
 
     async fn find_or_make(
         &self,
         boot: &BootParts,
-        template: &TemplateName,
+        image: TemplateId,
+        stored: Option<&StoredImage>,
         size: MachineSize,
-    ) -> Result<MemoryImage, HostError> {
+    ) -> Result<PathBuf, HostError> {
         space::require(&self.root, space::SPARE_MB)?;
-        let (base, image_version) = ensure_minimal(&self.images, &boot.setup, size.disk_size_mb)
-            .await
-            .map_err(|error| space::or_internal(&self.root, "making the image", &error))?;
+        let base = self.base(boot, stored, size.disk_size_mb).await?;
         let manifest = Manifest {
-            template: template.to_string(),
-            image_version,
+            image,
+            image_version: base.version,
             size,
             platform: Platform::of(boot),
         };
@@ -163,11 +287,30 @@ impl MemoryImages {
         let folder = self.root.join(content_key([text.as_slice()]));
         if !folder.join(MANIFEST_FILE).is_file() {
             space::require(&self.root, space::SPARE_MB + BOOT_WRITES_MB)?;
-            tracing::info!(%template, ?size, "booting a template for the first time");
-            self.make(boot, &base.join("disk.img"), size, &manifest, &folder)
+            tracing::info!(%image, ?size, "booting a template for the first time");
+            self.make(boot, &base.disk, size, &manifest, &folder)
                 .await?;
         }
-        Ok(MemoryImage { folder, size })
+        Ok(folder)
+    }
+
+    /// The disk at exactly this size.
+    async fn base(
+        &self,
+        boot: &BootParts,
+        stored: Option<&StoredImage>,
+        disk_size_mb: u32,
+    ) -> Result<Base, HostError> {
+        let Some(stored) = stored else {
+            let (folder, version) = ensure_minimal(self.store.root(), &boot.setup, disk_size_mb)
+                .await
+                .map_err(|error| space::or_internal(&self.root, "making the image", &error))?;
+            let disk = folder.join(IMAGE_FILE);
+            return Ok(Base { disk, version });
+        };
+        let disk = sized::ensure(&self.store, &boot.setup, stored, disk_size_mb).await?;
+        let version = disk_size_mb.to_string();
+        Ok(Base { disk, version })
     }
 
     async fn make(
@@ -186,7 +329,7 @@ impl MemoryImages {
             .tempdir_in(&self.root)
             .map_err(step("making a folder"))?;
         let folder = making.path();
-        create_overlay(boot, base, "raw", &folder.join(DISK_FILE), size)
+        overlay::create(&boot.setup, base, "raw", &folder.join(DISK_FILE), size)
             .await
             .map_err(step("making a disk"))?;
 
@@ -215,8 +358,8 @@ impl MemoryImages {
         File::open(folder.join(MEMORY_FILE))
             .and_then(|file| file.sync_all())
             .map_err(step("syncing the memory file"))?;
-        create_overlay(
-            boot,
+        overlay::create(
+            &boot.setup,
             &place.join(DISK_FILE),
             "qcow2",
             &folder.join(CLONE_FILE),
@@ -226,7 +369,10 @@ impl MemoryImages {
         .map_err(step("making a disk"))?;
         durable::write_json(&folder.join(MANIFEST_FILE), manifest)
             .map_err(step("writing a manifest"))?;
-        durable::publish_folder(&making.keep(), place).map_err(step("publishing"))
+        durable::publish_folder(folder, place).map_err(step("publishing"))?;
+        // Not there any more, under this name.
+        let _ = making.keep();
+        Ok(())
     }
 }
 
@@ -298,28 +444,20 @@ async fn receive(listener: UnixListener, mut file: tokio::fs::File) -> io::Resul
     file.sync_all().await
 }
 
-/// A qcow2 of the disk's size on top of `backing`, which need not be in its place yet.
-async fn create_overlay(
-    boot: &BootParts,
-    backing: &Path,
-    backing_format: &str,
-    overlay: &Path,
-    size: MachineSize,
-) -> io::Result<()> {
-    let arguments: [OsString; 10] = [
-        "create".into(),
-        "-q".into(),
-        "-u".into(),
-        "-f".into(),
-        "qcow2".into(),
-        "-F".into(),
-        backing_format.into(),
-        "-b".into(),
-        backing.into(),
-        overlay.into(),
-    ];
-    let size = OsString::from(size.disk_bytes().to_string());
-    run(&boot.setup.qemu_img, arguments.into_iter().chain([size]))
-        .await
-        .map(drop)
+/// A guest can't be given more memory, processors or disk than it has seen.
+fn check_snapshot_size(frozen: MachineSize, asked: MachineSize) -> Result<(), HostError> {
+    if frozen == asked {
+        return Ok(());
+    }
+    let words = |size: MachineSize| {
+        format!(
+            "{} vCPUs, {} MiB of memory and {} MiB of disk",
+            size.vcpus, size.memory_mb, size.disk_size_mb
+        )
+    };
+    Err(HostError::Incompatible(format!(
+        "it has {}, which can't become {}",
+        words(frozen),
+        words(asked)
+    )))
 }

@@ -5,26 +5,42 @@
 //!
 //! ```text
 //! boot/KEY/initramfs                        agent and drivers
-//! images/NAME/VERSION/disk.img              a raw sparse ext4 of one size
+//! images/minimal/VERSION/disk.img           a raw sparse ext4 of one size
+//! images/UUID/…                             what templates name, see `store`
 //! memory/KEY/{memory,device.state,disk.qcow2,clone.qcow2,manifest.json}
 //!                                           a booted guest, waiting for its identity
 //! ```
 
 mod ext4;
+mod flatten;
 mod initramfs;
 mod manifest;
 mod memory;
 mod minimal;
 mod outdated;
+mod overlay;
+mod sized;
+mod store;
 
 use std::fmt::Write;
 
+pub(crate) use flatten::{FlattenedDisk, FrozenDisk, copy_exact, flatten_disk};
 pub(crate) use initramfs::ensure_initramfs;
 #[cfg(feature = "testkit")]
 pub(crate) use initramfs::{DIRECTORY, EXECUTABLE, Entry, module_entries, newc_archive};
+pub(crate) use manifest::Platform;
 pub(crate) use memory::{MemoryImage, MemoryImages};
-pub(crate) use minimal::{MINIMAL, ensure_minimal};
+pub(crate) use minimal::ensure_minimal;
 use sha2::{Digest, Sha256};
+pub(crate) use store::{Content, Making, StoredImage};
+
+/// Names inside an image's folder, which memory images and snapshots share: RAM, the devices'
+/// state, and the disk of every clone, an empty overlay.
+const MEMORY_FILE: &str = "memory";
+const STATE_FILE: &str = "device.state";
+const CLONE_FILE: &str = "clone.qcow2";
+/// An image's disk: raw, and sparse.
+pub(crate) const IMAGE_FILE: &str = "disk.img";
 
 /// A name for what is made from these parts: equal parts, equal name.
 pub(crate) fn content_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
@@ -42,3 +58,6 @@ pub(crate) fn content_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Stri
             text
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ use tokio_util::codec::Framed;
 use super::{
     codec::MessageCodec,
     preamble::{self, Preamble},
-    protocol::{AgentHello, GuestAgentClient, Identity},
+    protocol::{AgentHello, GuestAgentClient, Identity, Waking},
 };
 
 mod guest;
@@ -63,6 +63,25 @@ struct Shared {
     connector: Connector,
     not_running: watch::Receiver<Option<String>>,
     connection: Mutex<Option<Connection>>,
+    /// How many [`Hold`]s there are: no connection is made while there is one.
+    holds: watch::Sender<usize>,
+}
+
+/// Keeps a guest's link closed.
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.holds.send_modify(|holds| *holds -= 1);
+    }
 }
 
 struct Connection {
@@ -93,6 +112,7 @@ impl GuestClient {
                 connector,
                 not_running,
                 connection: Mutex::new(None),
+                holds: watch::Sender::new(0),
             }),
         }
     }
@@ -169,15 +189,49 @@ impl GuestClient {
         .await
     }
 
+    /// Brings the machine to rest, for at most `limit`; see [`GuestAgent::quiesce`].
+    ///
+    /// # Errors
+    /// As for every call. The machine may come to rest later, after [`CallError::NoAnswer`].
+    ///
+    /// [`GuestAgent::quiesce`]: super::protocol::GuestAgent::quiesce
+    pub async fn quiesce(&self, trim: bool, limit: Duration) -> Result<(), CallError> {
+        self.call(limit, async |client, context| {
+            client.quiesce(context, trim).await
+        })
+        .await
+    }
+
+    /// Has a machine at rest go on.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub async fn wake(&self, waking: Waking) -> Result<(), CallError> {
+        self.call(CALL_LIMIT, async |client, context| {
+            client.wake(context, waking).await
+        })
+        .await
+    }
+
     /// Closes the connection and returns when its socket is closed, as it must be before a memory
     /// snapshot. Calls under way fail; the next call dials again.
     pub async fn disconnect(&self) {
-        let Some(mut connection) = self.shared.connection.lock().await.take() else {
-            return;
+        drop(self.disconnect_and_hold().await);
+    }
+
+    /// [`disconnect`](Self::disconnect), and keeps new calls waiting, each within its limit, until
+    /// the hold is dropped.
+    pub async fn disconnect_and_hold(&self) -> Hold {
+        self.shared.holds.send_modify(|holds| *holds += 1);
+        let hold = Hold {
+            shared: Arc::clone(&self.shared),
         };
-        connection.dispatch.abort();
-        // Cancelled, which is what was asked for.
-        let _ = (&mut connection.dispatch).await;
+        if let Some(mut connection) = self.shared.connection.lock().await.take() {
+            connection.dispatch.abort();
+            // Cancelled, which is what was asked for.
+            let _ = (&mut connection.dispatch).await;
+        }
+        hold
     }
 
     /// One call: gets a connection, sends, and waits for at most `limit` in all.
@@ -247,27 +301,42 @@ impl GuestClient {
 
     /// The shared connection, dialled if there is none. Does not give up: its caller has a limit.
     async fn connected(&self) -> (GuestAgentClient, Arc<AtomicBool>) {
-        let mut slot = self.shared.connection.lock().await;
-        if let Some(connection) = slot.as_ref()
-            && !connection.lost.load(Ordering::Acquire)
-            && !connection.dispatch.is_finished()
-        {
-            return (connection.client.clone(), Arc::clone(&connection.lost));
-        }
-        *slot = None;
-        let mut backoff = Backoff::default();
-        let connection = loop {
-            match dial(&self.shared.connector).await {
-                Ok(connection) => break connection,
-                Err(error) => {
-                    tracing::trace!(%error, "the guest link is not there yet");
-                    backoff.wait().await;
-                }
+        let mut holds = self.shared.holds.subscribe();
+        loop {
+            // The sender is ours.
+            let _ = holds.wait_for(|holds| *holds == 0).await;
+            let mut slot = self.shared.connection.lock().await;
+            if *holds.borrow() > 0 {
+                continue;
             }
-        };
-        let shared = (connection.client.clone(), Arc::clone(&connection.lost));
-        *slot = Some(connection);
-        shared
+            if let Some(connection) = slot.as_ref()
+                && !connection.lost.load(Ordering::Acquire)
+                && !connection.dispatch.is_finished()
+            {
+                return (connection.client.clone(), Arc::clone(&connection.lost));
+            }
+            *slot = None;
+            let connection = tokio::select! {
+                connection = dial_until_answered(&self.shared.connector) => connection,
+                _ = holds.wait_for(|holds| *holds > 0) => continue,
+            };
+            let shared = (connection.client.clone(), Arc::clone(&connection.lost));
+            *slot = Some(connection);
+            return shared;
+        }
+    }
+}
+
+async fn dial_until_answered(connector: &Connector) -> Connection {
+    let mut backoff = Backoff::default();
+    loop {
+        match dial(connector).await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                tracing::trace!(%error, "the guest link is not there yet");
+                backoff.wait().await;
+            }
+        }
     }
 }
 

@@ -50,14 +50,24 @@ pub struct Identity {
     pub env: BTreeMap<String, String>,
 }
 
-/// The agent's calls. All but the first three and the last mirror
+/// What a machine needs that goes on as the one it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waking {
+    /// Mixed into the kernel's random pool.
+    pub entropy: Bytes,
+    /// The time, in microseconds since 1970.
+    pub unix_time_us: i64,
+}
+
+/// The agent's calls. All but the first three and the last three mirror
 /// [`Guest`](sandbox_core::guest::Guest), which describes them.
 #[tarpc::service]
 pub trait GuestAgent {
     /// Version and abilities.
     async fn hello() -> AgentHello;
     /// Makes this clone an individual: random pool, host name, machine ID, clock. Answers when all
-    /// of that is done. No process starts before it.
+    /// of that is done. No process starts before it; those that the memory of another machine has
+    /// brought along go on behind it.
     async fn identify(identity: Identity) -> Result<(), GuestError>;
     /// Goes through what an identity and a first command need, with a placeholder, so that a clone
     /// that waits has it all in its caches. Leaves no process in the list, and the refusal to start
@@ -105,4 +115,10 @@ pub trait GuestAgent {
     async fn remove(path: String, recursive: bool) -> Result<(), GuestError>;
     /// Brings everything written so far to the disk.
     async fn prepare_snapshot() -> Result<(), GuestError>;
+    /// Brings the machine to rest: the user's processes stop, all that was written is on the disk
+    /// (with `trim`, what is free is given back to it), and nothing more is written. Files that are
+    /// being written over this connection are given up.
+    async fn quiesce(trim: bool) -> Result<(), GuestError>;
+    /// Has the machine go on, with the right time. No harm is done to one that is not at rest.
+    async fn wake(waking: Waking) -> Result<(), GuestError>;
 }

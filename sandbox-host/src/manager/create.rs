@@ -6,8 +6,7 @@ use std::sync::Arc;
 use sandbox_core::{
     guest::CallError,
     host::{HostCreate, HostError},
-    id::SandboxId,
-    name::TemplateName,
+    id::{SandboxId, TemplateId},
     size::MachineSize,
 };
 use tokio::task::spawn_blocking;
@@ -34,13 +33,13 @@ impl Inner {
         }
         self.clear_older(order.id).await?;
         let kind = Kind {
-            template: order.template.clone(),
+            image: order.image,
             size: order.size,
         };
         while let Some(machine) = self.pool.take(&kind) {
-            let cancel = self
-                .table
-                .insert_creating(order.id, order.generation, machine.id);
+            let cancel =
+                self.table
+                    .insert_creating(order.id, order.generation, machine.id, order.image);
             let made = tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err(destroyed_meanwhile(&order)),
@@ -58,9 +57,9 @@ impl Inner {
             }
         }
         let machine_id = Uuid::now_v7();
-        let cancel = self
-            .table
-            .insert_creating(order.id, order.generation, machine_id);
+        let cancel =
+            self.table
+                .insert_creating(order.id, order.generation, machine_id, order.image);
         let made = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(destroyed_meanwhile(&order)),
@@ -78,16 +77,14 @@ impl Inner {
     /// Boots the template if it was never used at this size, and fills the pool with it.
     pub(super) async fn prepare(
         self: Arc<Self>,
-        template: &TemplateName,
+        image: TemplateId,
         size: MachineSize,
     ) -> Result<(), HostError> {
         capacity::check(size)?;
-        self.image(template, size).await?;
-        self.refill(&Kind {
-            template: template.clone(),
-            size,
-        })
-        .await;
+        let memory = self.image(image, size).await?;
+        if !memory.origin().is_snapshot() {
+            self.refill(&Kind { image, size }).await;
+        }
         Ok(())
     }
 
@@ -98,15 +95,19 @@ impl Inner {
         kind: Kind,
     ) -> Result<(), HostError> {
         self.table
-            .set_running(order.id, order.generation, Arc::clone(machine));
+            .insert_running(order.id, order.generation, 0, Arc::clone(machine), None);
         // Its end may have been noticed a moment before it was known as this sandbox.
         if let Some(ended) = machine.ended() {
             let inner = Arc::clone(self);
             let machine = Arc::clone(machine);
             tokio::spawn(async move { inner.machine_ended(&machine, ended).await });
         }
-        let inner = Arc::clone(self);
-        self.tasks.spawn(async move { inner.refill(&kind).await });
+        // A clone of a snapshot that waited would have processes of the user's, which must not run
+        // before they have an identity.
+        if !machine.origin.is_snapshot() {
+            let inner = Arc::clone(self);
+            self.tasks.spawn(async move { inner.refill(&kind).await });
+        }
         Ok(())
     }
 
@@ -115,7 +116,7 @@ impl Inner {
         machine_id: Uuid,
         order: &HostCreate,
     ) -> Result<Arc<Machine>, HostError> {
-        let image = self.image(&order.template, order.size).await?;
+        let image = self.image(order.image, order.size).await?;
         let (sandbox, generation) = (order.id, order.generation);
         let machine = self
             .new_machine(
@@ -137,14 +138,13 @@ impl Inner {
     /// The memory image, made on a task of its own: others may wait for it too.
     pub(super) async fn image(
         self: &Arc<Self>,
-        template: &TemplateName,
+        image: TemplateId,
         size: MachineSize,
     ) -> Result<MemoryImage, HostError> {
         let inner = Arc::clone(self);
-        let template = template.clone();
         joined(self.tasks.spawn(async move {
             tokio::select! {
-                made = inner.images.ensure(&inner.boot, &template, size) => made,
+                made = inner.images.ensure(&inner.boot, image, size) => made,
                 () = inner.stopping.cancelled() => Err(stopping()),
             }
         }))
@@ -163,6 +163,7 @@ impl Inner {
         space::require(root, space::SPARE_MB)?;
         let manifest = Manifest {
             origin: image.origin(),
+            order: 0,
             use_,
         };
         let inner = Arc::clone(self);
@@ -213,12 +214,13 @@ impl Inner {
     }
 
     async fn record(self: &Arc<Self>, machine: &Machine, use_: Use) -> Result<(), ClaimError> {
-        let inner = Arc::clone(self);
-        let id = machine.id;
-        let origin = machine.origin.clone();
-        spawn_blocking(move || inner.inventory.write(id, &Manifest { origin, use_ }))
+        let manifest = Manifest {
+            origin: machine.origin.clone(),
+            order: 0,
+            use_,
+        };
+        self.write_manifest(machine.id, manifest)
             .await
-            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(ClaimError::Record)
     }
 }
@@ -239,7 +241,7 @@ fn boot_error(error: ClaimError) -> HostError {
     }
 }
 
-fn stopping() -> HostError {
+pub(super) fn stopping() -> HostError {
     HostError::Unavailable("the host is stopping".to_owned())
 }
 

@@ -29,16 +29,23 @@ impl Inner {
             Found::Folder(machine) => self.clear_machine(machine).await,
         };
         removed.map_err(|error| HostError::Internal(format!("removing {id}: {error}")))?;
-        self.table.remove(id);
+        self.forget(id).await;
         Ok(())
     }
 
     /// After a failed create: removes the machine and forgets the sandbox.
     pub(super) async fn abandon(&self, id: SandboxId, machine: Uuid) {
         match self.clear_machine(machine).await {
-            Ok(()) => self.table.remove(id),
+            Ok(()) => self.forget(id).await,
             // It stays in the report, so that it is destroyed again later.
             Err(error) => tracing::error!(%id, %machine, %error, "a failed create left something"),
+        }
+    }
+
+    /// A sandbox is gone, and with it perhaps the last that lay on an image that is to go.
+    async fn forget(&self, id: SandboxId) {
+        if let Some(image) = self.table.remove(id) {
+            self.collect_image(image).await;
         }
     }
 

@@ -38,7 +38,7 @@ impl Inner {
     }
 
     async fn waiting_clone(self: &Arc<Self>, kind: &Kind) -> Result<Arc<Machine>, HostError> {
-        let image = self.image(&kind.template, kind.size).await?;
+        let image = self.image(kind.image, kind.size).await?;
         let id = Uuid::now_v7();
         let made = async {
             let machine = self.new_machine(id, &image, Use::Waiting).await?;

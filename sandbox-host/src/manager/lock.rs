@@ -9,14 +9,19 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use sandbox_core::host::HostError;
 
-/// The kernel drops it with the process, however that ends.
+/// The right to use a data folder, which one process at a time has. The kernel drops it with the
+/// process, however that ends.
 #[derive(Debug)]
-pub(crate) struct FolderLock {
+pub struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    pub(crate) fn take(data: &Path) -> Result<Self, HostError> {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// [`HostError::Unavailable`], with the process that has it, where another one does.
+    pub fn take(data: &Path) -> Result<Self, HostError> {
         let internal = |error: std::io::Error| {
             HostError::Internal(format!("locking the data folder: {error}"))
         };

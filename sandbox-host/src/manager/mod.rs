@@ -8,8 +8,13 @@ mod capacity;
 mod create;
 mod destroy;
 mod fill;
+mod images;
 mod lock;
+mod order;
+mod pause;
 mod recover;
+mod resume;
+mod snapshot;
 mod table;
 
 use std::{
@@ -22,26 +27,31 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sandbox_core::{
     guest::Guest,
-    host::{Host, HostCreate, HostError, HostInfo, HostReport},
-    id::{HostId, SandboxId},
-    name::TemplateName,
+    host::{
+        Host, HostCreate, HostError, HostImage, HostImport, HostInfo, HostOrder, HostReport,
+        HostSnapshot, ImageDeletion,
+    },
+    id::{HostId, SandboxId, TemplateId},
+    name::{DEFAULT_TEMPLATE, TemplateName},
     size::MachineSize,
+    template::{MINIMAL_TEMPLATE_ID, TemplateKind},
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
     boot::BootParts,
     durable,
     image::MemoryImages,
-    inventory::Inventory,
+    inventory::{Inventory, Manifest},
     link::client::GuestClient,
     machine::{Ended, Machine},
     pool::Pool,
 };
 pub(crate) use capacity::memory_mb;
-use lock::FolderLock;
+pub use lock::FolderLock;
 use table::Table;
 
 /// What a stopping host gives its work to end: killing a machine that hangs takes most of it.
@@ -88,8 +98,12 @@ struct Inner {
     pool: Pool,
     /// Everything under way that makes or ends machines.
     tasks: TaskTracker,
+    /// The tasks that follow machines.
+    watches: TaskTracker,
     /// Ends what nobody waits for any more.
     stopping: CancellationToken,
+    /// Ends the following of machines that run on, when all work is done.
+    letting_go: CancellationToken,
     /// Held until the manager is shut down or gone.
     lock: Mutex<Option<FolderLock>>,
 }
@@ -122,7 +136,9 @@ impl HostManager {
             table: Table::default(),
             pool: Pool::default(),
             tasks: TaskTracker::new(),
+            watches: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            letting_go: CancellationToken::new(),
             lock: Mutex::new(Some(lock)),
         });
         inner
@@ -133,10 +149,15 @@ impl HostManager {
             .recover()
             .await
             .map_err(internal("reading the inventory"))?;
+        let default_mb = MachineSize::default().disk_size_mb;
+        inner
+            .images
+            .ensure_image_sizes(&inner.boot.setup, default_mb)
+            .await?;
         Ok(Self { inner })
     }
 
-    /// Makes a template ready at this size and fills the pool with it, so that the first create is
+    /// Makes the platform's template ready at this size and fills the pool with it, so that the first create is
     /// as fast as all others.
     ///
     /// # Errors
@@ -146,14 +167,15 @@ impl HostManager {
         template: &TemplateName,
         size: MachineSize,
     ) -> Result<(), HostError> {
+        if template.as_str() != DEFAULT_TEMPLATE {
+            return Err(HostError::UnknownTemplate {
+                name: template.to_string(),
+            });
+        }
         let inner = Arc::clone(&self.inner);
-        let template = template.clone();
-        joined(
-            self.inner
-                .tasks
-                .spawn(async move { inner.prepare(&template, size).await }),
-        )
-        .await
+        self.inner
+            .order(async move { inner.prepare(MINIMAL_TEMPLATE_ID, size).await })
+            .await
     }
 
     /// Ends the waiting clones and all work under way, lets go of the data folder, and returns when
@@ -171,6 +193,9 @@ impl HostManager {
         if timeout(SHUTDOWN_LIMIT, inner.tasks.wait()).await.is_err() {
             tracing::warn!("the host stops with work under way; the next start settles it");
         }
+        inner.letting_go.cancel();
+        inner.watches.close();
+        inner.watches.wait().await;
         // The next manager of this folder needs the sandboxes' links, which have one end each.
         for machine in inner.table.leave() {
             machine.leave().await;
@@ -209,18 +234,62 @@ impl Host for HostManager {
 
     async fn create_sandbox(&self, order: HostCreate) -> Result<(), HostError> {
         let inner = Arc::clone(&self.inner);
-        let tasks = &self.inner.tasks;
-        joined(tasks.spawn(async move { inner.create(order).await })).await
+        self.inner
+            .order(async move { inner.create(order).await })
+            .await
     }
 
     async fn destroy_sandbox(&self, id: SandboxId, generation: u64) -> Result<(), HostError> {
         let inner = Arc::clone(&self.inner);
-        let tasks = &self.inner.tasks;
-        joined(tasks.spawn(async move { inner.destroy(id, generation).await })).await
+        self.inner
+            .order(async move { inner.destroy(id, generation).await })
+            .await
+    }
+
+    async fn pause_sandbox(&self, order: HostOrder) -> Result<(), HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.pause(order).await })
+            .await
+    }
+
+    async fn resume_sandbox(&self, order: HostOrder) -> Result<(), HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.resume(order).await })
+            .await
+    }
+
+    async fn create_snapshot(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.snapshot(order, TemplateKind::Snapshot).await })
+            .await
+    }
+
+    async fn flatten_rootfs(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.snapshot(order, TemplateKind::Image).await })
+            .await
+    }
+
+    async fn import_image(&self, order: HostImport) -> Result<HostImage, HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.import(order).await })
+            .await
+    }
+
+    async fn delete_snapshot(&self, image: TemplateId) -> Result<ImageDeletion, HostError> {
+        let inner = Arc::clone(&self.inner);
+        self.inner
+            .order(async move { inner.delete_image(image).await })
+            .await
     }
 
     async fn list_sandboxes(&self) -> Result<HostReport, HostError> {
-        Ok(self.inner.table.report(self.inner.id))
+        self.inner.report().await
     }
 
     async fn changed(&self, seen: u64, wait: Duration) -> Result<u64, HostError> {
@@ -240,11 +309,11 @@ impl Inner {
     fn watch(self: &Arc<Self>, machine: &Arc<Machine>) {
         let machine = Arc::clone(machine);
         let inner: Weak<Self> = Arc::downgrade(self);
-        let stopping = self.stopping.clone();
-        tokio::spawn(async move {
+        let letting_go = self.letting_go.clone();
+        self.watches.spawn(async move {
             let ended = tokio::select! {
                 ended = machine.watch() => ended,
-                () = stopping.cancelled() => return,
+                () = letting_go.cancelled() => return,
             };
             if let Some(inner) = inner.upgrade() {
                 inner.machine_ended(&machine, ended).await;
@@ -257,21 +326,43 @@ impl Inner {
             tracing::warn!(machine = %machine.id, reason, "a waiting clone ended");
             self.discard(machine).await;
         } else if let Some(stopped) = self.table.stop(machine, &reason) {
-            tracing::info!(sandbox = %stopped.sandbox(), reason, "a sandbox's machine ended");
-            self.note(machine.id, stopped.manifest(machine.origin.clone()))
-                .await;
+            let sandbox = stopped.sandbox;
+            tracing::info!(%sandbox, reason, "a sandbox's machine ended");
+            let lock = self.table.order_lock(sandbox);
+            let _one_at_a_time = lock.lock().await;
+            // It may have been destroyed meanwhile.
+            if self.table.has_machine(sandbox, machine.id) {
+                self.note(machine.id, stopped.manifest(machine.origin.clone()))
+                    .await;
+            }
         }
     }
 
     /// Writes a machine's manifest. A failure is logged and not returned: the truth is in the
     /// process table and is found again at the next start.
-    async fn note(self: &Arc<Self>, machine: Uuid, manifest: crate::inventory::Manifest) {
-        let inner = Arc::clone(self);
-        let written =
-            tokio::task::spawn_blocking(move || inner.inventory.write(machine, &manifest)).await;
-        if let Ok(Err(error)) = written {
+    async fn note(self: &Arc<Self>, machine: Uuid, manifest: Manifest) {
+        if let Err(error) = self.write_manifest(machine, manifest).await {
             tracing::error!(%machine, %error, "a machine's manifest could not be written");
         }
+    }
+
+    async fn write_manifest(
+        self: &Arc<Self>,
+        machine: Uuid,
+        manifest: Manifest,
+    ) -> std::io::Result<()> {
+        let inner = Arc::clone(self);
+        tokio::task::spawn_blocking(move || inner.inventory.write(machine, &manifest))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
+    /// Carries an order out on a task of its own.
+    async fn order<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, HostError>> + Send + 'static,
+    ) -> Result<T, HostError> {
+        joined(self.tasks.spawn(work.in_current_span())).await
     }
 
     /// Ends a machine that is nobody's, with all it holds.

@@ -9,15 +9,15 @@ use std::{
 
 use parking_lot::Mutex;
 use sandbox_core::{
-    host::{HostError, HostReport, HostSandbox, HostSandboxState},
-    id::{HostId, SandboxId},
+    host::{HostError, HostImage, HostOrder, HostReport, HostSandbox, HostSandboxState},
+    id::{HostId, SandboxId, TemplateId},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    inventory::{Manifest, Origin, Use},
+    inventory::{Emulator, Manifest, Origin, Use},
     machine::Machine,
 };
 
@@ -44,15 +44,50 @@ struct State {
 #[derive(Debug)]
 struct Slot {
     generation: u64,
+    /// The newest order taken.
+    order: u64,
     machine_id: Uuid,
+    /// The template that the machine lies on.
+    image: TemplateId,
     standing: Standing,
+    /// Calls off the order that is being carried out. Meanwhile nothing but that order changes how
+    /// the machine stands.
+    under_way: Option<CancellationToken>,
 }
 
 #[derive(Debug)]
 enum Standing {
-    Creating { cancel: CancellationToken },
+    Creating,
     Running(Arc<Machine>),
+    Paused(Paused),
     Stopped { reason: String },
+}
+
+/// A paused machine.
+#[derive(Debug, Clone)]
+pub(super) struct Paused {
+    pub(super) origin: Origin,
+    /// See [`Use::Paused`].
+    pub(super) quiesced: bool,
+    pub(super) emulator: Emulator,
+}
+
+/// How a machine stands at the beginning of an order.
+#[derive(Debug)]
+pub(super) enum Present {
+    Running(Arc<Machine>),
+    Paused(Paused),
+    /// The reason why nothing can be done with it.
+    Neither(HostError),
+}
+
+/// An order that may be carried out.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) machine_id: Uuid,
+    pub(super) present: Present,
+    /// The order calls itself off when this says so.
+    pub(super) cancel: CancellationToken,
 }
 
 /// What a destroy finds.
@@ -66,22 +101,18 @@ pub(super) enum Found {
 
 /// A sandbox that has just stopped.
 #[derive(Debug)]
-pub(super) struct JustStopped(Use);
+pub(super) struct JustStopped {
+    pub(super) sandbox: SandboxId,
+    order: u64,
+    use_: Use,
+}
 
 impl JustStopped {
-    pub(super) fn sandbox(&self) -> SandboxId {
-        match self.0 {
-            Use::Stopped { sandbox, .. }
-            | Use::Running { sandbox, .. }
-            | Use::Creating { sandbox, .. } => sandbox,
-            Use::Waiting => SandboxId::from_uuid(Uuid::nil()),
-        }
-    }
-
     pub(super) fn manifest(self, origin: Origin) -> Manifest {
         Manifest {
             origin,
-            use_: self.0,
+            order: self.order,
+            use_: self.use_,
         }
     }
 }
@@ -132,70 +163,201 @@ impl Table {
         id: SandboxId,
         generation: u64,
         machine_id: Uuid,
+        image: TemplateId,
     ) -> CancellationToken {
         let cancel = CancellationToken::new();
-        let standing = Standing::Creating {
-            cancel: cancel.clone(),
-        };
-        self.state.lock().slots.insert(
+        self.insert(
             id,
             Slot {
                 generation,
+                order: 0,
                 machine_id,
-                standing,
+                image,
+                standing: Standing::Creating,
+                under_way: Some(cancel.clone()),
             },
         );
-        self.bump();
         cancel
     }
 
-    pub(super) fn set_running(&self, id: SandboxId, generation: u64, machine: Arc<Machine>) {
-        let slot = Slot {
-            generation,
-            machine_id: machine.id,
-            standing: Standing::Running(machine),
-        };
-        self.state.lock().slots.insert(id, slot);
-        self.bump();
-    }
-
-    pub(super) fn insert_stopped(
+    /// A machine that was made, or was found running. With `under_way`, as at the beginning of an
+    /// order.
+    pub(super) fn insert_running(
         &self,
         id: SandboxId,
         generation: u64,
-        machine_id: Uuid,
-        reason: String,
+        order: u64,
+        machine: Arc<Machine>,
+        under_way: Option<CancellationToken>,
     ) {
-        let slot = Slot {
-            generation,
-            machine_id,
-            standing: Standing::Stopped { reason },
+        self.insert(
+            id,
+            Slot {
+                generation,
+                order,
+                machine_id: machine.id,
+                image: machine.origin.image,
+                standing: Standing::Running(machine),
+                under_way,
+            },
+        );
+    }
+
+    /// A machine that was found without a process.
+    pub(super) fn insert_found(&self, machine_id: Uuid, manifest: Manifest) {
+        let image = manifest.origin.image;
+        let (id, generation, standing) = match manifest.use_ {
+            Use::Stopped {
+                sandbox,
+                generation,
+                reason,
+            } => (sandbox, generation, Standing::Stopped { reason }),
+            Use::Paused {
+                sandbox,
+                generation,
+                quiesced,
+                emulator,
+            } => {
+                let paused = Paused {
+                    origin: manifest.origin,
+                    quiesced,
+                    emulator,
+                };
+                (sandbox, generation, Standing::Paused(paused))
+            }
+            Use::Waiting | Use::Creating { .. } | Use::Running { .. } => return,
         };
+        self.insert(
+            id,
+            Slot {
+                generation,
+                order: manifest.order,
+                machine_id,
+                image,
+                standing,
+                under_way: None,
+            },
+        );
+    }
+
+    fn insert(&self, id: SandboxId, slot: Slot) {
         self.state.lock().slots.insert(id, slot);
         self.bump();
     }
 
-    /// Marks the sandbox of a machine that has ended.
+    /// Takes an order, unless it is out of date, and keeps all else from changing how the machine
+    /// stands until [`finish`](Self::finish).
+    pub(super) fn begin(
+        &self,
+        order: &HostOrder,
+        cancel: CancellationToken,
+    ) -> Result<Begun, HostError> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(HostError::Unavailable("the host is stopping".to_owned()));
+        }
+        let buried = state.tombstones.iter().find(|(dead, _)| *dead == order.id);
+        let buried = buried.map(|(_, generation)| *generation);
+        let slot = state.slots.get_mut(&order.id);
+        let present = slot.as_ref().map(|slot| slot.generation).max(buried);
+        if let Some(present) = present.filter(|present| order.generation < *present) {
+            let ordered = order.generation;
+            return Err(HostError::StaleGeneration { ordered, present });
+        }
+        let slot = slot
+            .filter(|slot| slot.generation == order.generation)
+            .ok_or(HostError::UnknownSandbox(order.id))?;
+        if order.order < slot.order {
+            return Err(HostError::StaleOrder {
+                ordered: order.order,
+                present: slot.order,
+            });
+        }
+        slot.order = order.order;
+        slot.under_way = Some(cancel.clone());
+        let neither = |state: &str, reason: &str| {
+            Present::Neither(HostError::WrongState {
+                state: state.to_owned(),
+                reason: reason.to_owned(),
+            })
+        };
+        let present = match &slot.standing {
+            Standing::Running(machine) => Present::Running(Arc::clone(machine)),
+            Standing::Paused(paused) => Present::Paused(paused.clone()),
+            Standing::Creating => neither("creating", "it has not come up"),
+            Standing::Stopped { reason } => neither("stopped", reason),
+        };
+        Ok(Begun {
+            machine_id: slot.machine_id,
+            present,
+            cancel,
+        })
+    }
+
+    /// The machine has been saved, or goes on. Only for the order that is under way.
+    pub(super) fn set_paused(&self, id: SandboxId, paused: Paused) {
+        self.set_standing(id, Standing::Paused(paused));
+    }
+
+    /// As [`set_paused`](Self::set_paused).
+    pub(super) fn set_running(&self, id: SandboxId, machine: Arc<Machine>) {
+        self.set_standing(id, Standing::Running(machine));
+    }
+
+    fn set_standing(&self, id: SandboxId, standing: Standing) {
+        if let Some(slot) = self.state.lock().slots.get_mut(&id) {
+            slot.standing = standing;
+        }
+        self.bump();
+    }
+
+    /// An order is over. Returns the machine if it runs, as its end may have gone unnoticed.
+    pub(super) fn finish(&self, id: SandboxId) -> Option<Arc<Machine>> {
+        let mut state = self.state.lock();
+        let slot = state.slots.get_mut(&id)?;
+        slot.under_way = None;
+        match &slot.standing {
+            Standing::Running(machine) => Some(Arc::clone(machine)),
+            _ => None,
+        }
+    }
+
+    /// How many machines lie on each template.
+    pub(super) fn users(&self) -> HashMap<TemplateId, u32> {
+        let mut users = HashMap::new();
+        for slot in self.state.lock().slots.values() {
+            *users.entry(slot.image).or_default() += 1;
+        }
+        users
+    }
+
+    /// Marks the sandbox of a machine that has ended. An order that is under way for it sees to
+    /// that itself.
     pub(super) fn stop(&self, machine: &Machine, reason: &str) -> Option<JustStopped> {
         let stopped = {
             let mut state = self.state.lock();
             let (id, slot) = state.slots.iter_mut().find(|(_, slot)| {
-                matches!(&slot.standing, Standing::Running(running) if running.id == machine.id)
+                slot.under_way.is_none()
+                    && matches!(&slot.standing, Standing::Running(found) if found.id == machine.id)
             })?;
             slot.standing = Standing::Stopped {
                 reason: reason.to_owned(),
             };
-            JustStopped(Use::Stopped {
+            JustStopped {
                 sandbox: *id,
-                generation: slot.generation,
-                reason: reason.to_owned(),
-            })
+                order: slot.order,
+                use_: Use::Stopped {
+                    sandbox: *id,
+                    generation: slot.generation,
+                    reason: reason.to_owned(),
+                },
+            }
         };
         self.bump();
         Some(stopped)
     }
 
-    /// Refuses every create up to `generation` from now on, and cancels one under way.
+    /// Refuses every create up to `generation` from now on, and calls off what is under way.
     pub(super) fn bury(&self, id: SandboxId, generation: u64) -> Result<(), HostError> {
         let mut state = self.state.lock();
         if let Some(slot) = state.slots.get(&id) {
@@ -206,7 +368,7 @@ impl Table {
                     present,
                 });
             }
-            if let Standing::Creating { cancel } = &slot.standing {
+            if let Some(cancel) = &slot.under_way {
                 cancel.cancel();
             }
         }
@@ -228,14 +390,31 @@ impl Table {
         let reason = "it is being destroyed".to_owned();
         match std::mem::replace(&mut slot.standing, Standing::Stopped { reason }) {
             Standing::Running(machine) => Found::Machine(machine),
-            Standing::Creating { .. } | Standing::Stopped { .. } => Found::Folder(slot.machine_id),
+            Standing::Creating | Standing::Paused(_) | Standing::Stopped { .. } => {
+                Found::Folder(slot.machine_id)
+            }
         }
     }
 
-    pub(super) fn remove(&self, id: SandboxId) {
-        if self.state.lock().slots.remove(&id).is_some() {
-            self.bump();
-        }
+    /// Forgets a sandbox, and returns the template that it lay on.
+    pub(super) fn remove(&self, id: SandboxId) -> Option<TemplateId> {
+        let removed = self.state.lock().slots.remove(&id)?;
+        self.bump();
+        Some(removed.image)
+    }
+
+    /// News for those who wait for a change.
+    pub(super) fn images_changed(&self) {
+        self.bump();
+    }
+
+    /// Whether this is the sandbox's machine.
+    pub(super) fn has_machine(&self, id: SandboxId, machine: Uuid) -> bool {
+        let state = self.state.lock();
+        state
+            .slots
+            .get(&id)
+            .is_some_and(|slot| slot.machine_id == machine)
     }
 
     /// A sandbox's machine, or why there is none.
@@ -244,13 +423,14 @@ impl Table {
         match state.slots.get(&id).map(|slot| &slot.standing) {
             None if state.closed => Err("the host was shut down".to_owned()),
             Some(Standing::Running(machine)) => Ok(Arc::clone(machine)),
-            Some(Standing::Creating { .. }) => Err("it is being created".to_owned()),
+            Some(Standing::Creating) => Err("it is being created".to_owned()),
+            Some(Standing::Paused(_)) => Err("it is paused".to_owned()),
             Some(Standing::Stopped { reason }) => Err(reason.clone()),
             None => Err("its host has no machine for it".to_owned()),
         }
     }
 
-    pub(super) fn report(&self, host_id: HostId) -> HostReport {
+    pub(super) fn report(&self, host_id: HostId, images: Vec<HostImage>) -> HostReport {
         let state = self.state.lock();
         let mut sandboxes: Vec<HostSandbox> = state
             .slots
@@ -259,7 +439,8 @@ impl Table {
                 id: *id,
                 generation: slot.generation,
                 state: match &slot.standing {
-                    Standing::Creating { .. } => HostSandboxState::Creating,
+                    Standing::Creating => HostSandboxState::Creating,
+                    Standing::Paused(_) => HostSandboxState::Paused,
                     Standing::Running(_) => HostSandboxState::Running,
                     Standing::Stopped { reason } => HostSandboxState::Stopped {
                         reason: reason.clone(),
@@ -272,6 +453,7 @@ impl Table {
             host_id,
             sequence: *self.sequence.borrow(),
             sandboxes,
+            images,
         }
     }
 
@@ -288,7 +470,7 @@ impl Table {
         let slots = std::mem::take(&mut state.slots);
         let running = slots.into_values().filter_map(|slot| match slot.standing {
             Standing::Running(machine) => Some(machine),
-            Standing::Creating { .. } | Standing::Stopped { .. } => None,
+            Standing::Creating | Standing::Paused(_) | Standing::Stopped { .. } => None,
         });
         running.collect()
     }

@@ -1,7 +1,7 @@
 //! QEMU's command line, from plain data. The same machine must come out for the boot that makes a
 //! memory image and for every restore from it: only what differs between the two is a parameter.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
 use sandbox_core::size::MachineSize;
 
@@ -34,7 +34,42 @@ pub(crate) enum Start {
         append: String,
     },
     /// Maps the memory image privately, and waits to be told where its devices' state is.
-    Restore { ram_file: PathBuf },
+    Restore {
+        ram_file: PathBuf,
+        state: StateFormat,
+        then: Then,
+    },
+}
+
+/// What a file of devices' state holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateFormat {
+    /// A migration's stream, as the first boot of an image leaves it.
+    Migration,
+    /// Devices alone, as they are saved of a machine whose memory is its own.
+    Devices,
+}
+
+impl StateFormat {
+    /// What this file holds, by its ninth byte: a migration begins with its configuration.
+    pub(crate) fn of(state: &File) -> io::Result<Self> {
+        const CONFIGURATION: u8 = 7;
+        let mut start = [0; 9];
+        state.read_exact_at(&mut start, 0)?;
+        Ok(match start[8] {
+            CONFIGURATION => Self::Migration,
+            _ => Self::Devices,
+        })
+    }
+}
+
+/// What a restored machine does when its devices are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It runs.
+    Run,
+    /// It stands still until it is told to go on.
+    Wait,
 }
 
 /// Listening sockets that QEMU inherits, by number: they are there before QEMU is, so that nobody
@@ -59,10 +94,18 @@ pub(crate) struct MachineConfig {
 pub(crate) fn command_line(config: &MachineConfig, sockets: SocketFds) -> Vec<OsString> {
     let mut line = Line(Vec::new());
     line.pair("-name", &config.name);
-    line.pair(
-        "-machine",
-        format!("{MACHINE_TYPE},usb=off,smbus=off,sata=off,memory-backend=ram"),
-    );
+    let mut machine = format!("{MACHINE_TYPE},usb=off,smbus=off,sata=off,memory-backend=ram");
+    if let Start::Restore { state, then, .. } = &config.start {
+        if *state == StateFormat::Devices {
+            // Such a file neither begins nor ends as a migration does.
+            machine.push_str(",suppress-vmdesc=on");
+            line.pair("-global", "migration.send-configuration=off");
+        }
+        if *then == Then::Wait {
+            line.flag("-S");
+        }
+    }
+    line.pair("-machine", machine);
     match config.accelerator {
         Accelerator::Tcg => {
             line.pair("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MB}"));
@@ -190,6 +233,14 @@ mod tests {
             .collect()
     }
 
+    fn restore(ram_file: &str) -> Start {
+        Start::Restore {
+            ram_file: ram_file.into(),
+            state: StateFormat::Devices,
+            then: Then::Wait,
+        }
+    }
+
     #[test]
     fn boot_and_restore_build_the_same_devices() {
         let ram_file = PathBuf::from("/d/memory");
@@ -199,7 +250,11 @@ mod tests {
             ram_file: ram_file.clone(),
             append: "quiet".to_owned(),
         }));
-        let restore = text(&config(Start::Restore { ram_file }));
+        let restore = text(&config(Start::Restore {
+            ram_file,
+            state: StateFormat::Migration,
+            then: Then::Run,
+        }));
         let devices = |words: &[String]| -> Vec<String> {
             words
                 .windows(2)
@@ -219,9 +274,7 @@ mod tests {
 
     #[test]
     fn r11_no_machine_has_a_network_device() {
-        let words = text(&config(Start::Restore {
-            ram_file: "/d/m".into(),
-        }));
+        let words = text(&config(restore("/d/m")));
         assert!(words.iter().any(|word| word == "-nodefaults"));
         assert!(
             !words
@@ -232,9 +285,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_stays_part_of_the_path() {
-        let words = text(&config(Start::Restore {
-            ram_file: "/a,b/memory".into(),
-        }));
+        let words = text(&config(restore("/a,b/memory")));
         assert!(
             words
                 .iter()

@@ -9,13 +9,20 @@
 //!                                                   ├─► restore ──► agent answers ──► … ──► ended
 //!                              (any number of times)┘
 //! ```
+//!
+//! A machine that runs is saved otherwise, since its memory is its own: stop ──► save devices, while
+//! the host reads its memory; and it is restored stopped ──► memory filled ──► devices loaded ──► go
+//! on.
 
 mod args;
 mod ended;
 mod process;
 mod qmp;
 
-pub(crate) use args::{DISK_FILE, GUEST_SOCKET, MACHINE_TYPE, MachineConfig, QMP_SOCKET, Start};
+pub(crate) use args::{
+    DISK_FILE, GUEST_SOCKET, LOG_FILE, MACHINE_TYPE, MachineConfig, QMP_SOCKET, Start, StateFormat,
+    Then,
+};
 pub(crate) use ended::{console_tail, reason_of_end};
 pub(crate) use process::{MachineProcess, find_in_folder, kill_all_in_folder, launch};
-pub(crate) use qmp::{Qmp, QmpError, QmpEvent};
+pub(crate) use qmp::{ANSWER_LIMIT, Qmp, QmpError, QmpEvent};

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// QEMU answers in milliseconds; a host under heavy load takes longer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const SAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why QEMU did not do what it was told.
@@ -76,6 +76,17 @@ impl Qmp {
         name: &str,
         arguments: Value,
     ) -> Result<Value, QmpError> {
+        self.command_within(ANSWER_LIMIT, name, arguments).await
+    }
+
+    /// Runs a command that may take long. After [`QmpError::NoAnswer`] the connection is of no use,
+    /// since the answer may still come.
+    pub(crate) async fn command_within(
+        &mut self,
+        limit: Duration,
+        name: &str,
+        arguments: Value,
+    ) -> Result<Value, QmpError> {
         let mut request = json!({ "execute": name });
         if !arguments.is_null() {
             request["arguments"] = arguments;
@@ -104,7 +115,7 @@ impl Qmp {
                 }
             }
         };
-        timeout(ANSWER_LIMIT, answer)
+        timeout(limit, answer)
             .await
             .unwrap_or_else(|_| Err(QmpError::NoAnswer(name.to_owned())))
     }
@@ -149,12 +160,35 @@ impl Qmp {
             .unwrap_or_else(|_| Err(QmpError::NoAnswer("migrate".to_owned())))
     }
 
-    /// Begins to load devices from an inherited descriptor; the guest goes on by itself behind it.
+    /// Begins to load devices from an inherited descriptor; the guest goes on by itself behind it,
+    /// unless the machine was started to wait.
     pub(crate) async fn load_devices(&mut self, fd: i32) -> Result<(), QmpError> {
         self.leave_memory_out().await?;
         self.command("migrate-incoming", json!({ "uri": format!("fd:{fd}") }))
             .await
             .map(drop)
+    }
+
+    /// Waits until the devices of a machine that was started to wait are loaded. QEMU ends where
+    /// they can't be.
+    pub(crate) async fn wait_loaded(&mut self) -> Result<(), QmpError> {
+        let loaded = async {
+            loop {
+                match self.status().await?.as_str() {
+                    "inmigrate" => tokio::time::sleep(Duration::from_millis(1)).await,
+                    "paused" => return Ok(()),
+                    other => {
+                        return Err(QmpError::Refused {
+                            command: "migrate-incoming".to_owned(),
+                            words: format!("the machine is `{other}`"),
+                        });
+                    }
+                }
+            }
+        };
+        timeout(SAVE_LIMIT, loaded)
+            .await
+            .unwrap_or_else(|_| Err(QmpError::NoAnswer("migrate-incoming".to_owned())))
     }
 
     async fn leave_memory_out(&mut self) -> Result<(), QmpError> {

@@ -79,8 +79,16 @@ impl Kernel {
     /// # Errors
     /// When a module is missing or can't be read.
     pub(crate) fn boot_modules(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+        self.modules(&NEEDED)
+    }
+
+    /// These drivers, each behind those that it depends on.
+    ///
+    /// # Errors
+    /// As [`boot_modules`](Self::boot_modules).
+    pub(crate) fn modules(&self, names: &[&str]) -> io::Result<Vec<(String, Vec<u8>)>> {
         let mut ordered = Vec::new();
-        for name in NEEDED {
+        for name in names {
             self.add_module(name, &mut ordered)?;
         }
         Ok(ordered)

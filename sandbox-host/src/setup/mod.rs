@@ -76,7 +76,7 @@ impl Setup {
 
 /// Looks a program up in `PATH` and in the folders for administrators' programs, which an ordinary
 /// user's `PATH` leaves out.
-fn find_program(name: &str, mend: &str) -> Result<PathBuf, Missing> {
+pub(crate) fn find_program(name: &str, mend: &str) -> Result<PathBuf, Missing> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))

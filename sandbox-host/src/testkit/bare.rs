@@ -10,7 +10,8 @@ use std::{
 };
 
 use sandbox_core::{
-    guest::Guest, host::HostError, name::TemplateName, process::ProcessSpec, size::MachineSize,
+    guest::Guest, host::HostError, process::ProcessSpec, size::MachineSize,
+    template::MINIMAL_TEMPLATE_ID,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
@@ -79,10 +80,9 @@ impl Bare {
     /// # Errors
     /// As for creating a sandbox.
     pub async fn restore(&self) -> Result<BareRestore, HostError> {
-        let template = TemplateName::default();
         let image = self
             .images
-            .ensure(&self.boot, &template, MachineSize::default())
+            .ensure(&self.boot, MINIMAL_TEMPLATE_ID, MachineSize::default())
             .await?;
         let id = Uuid::now_v7();
         let folder = self.scratch.path().join(id.to_string());

@@ -3,6 +3,8 @@
 #[cfg(feature = "host")]
 pub mod bare;
 pub mod guest_contract;
+#[cfg(feature = "host")]
+pub mod guest_program;
 #[expect(
     clippy::expect_used,
     reason = "a check in tests, which fail by panicking"

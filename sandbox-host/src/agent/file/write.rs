@@ -69,6 +69,11 @@ impl OpenWrites {
             .write(offset, data)
     }
 
+    /// Gives all of them up.
+    pub(crate) fn abort_all(&self) {
+        self.writes().clear();
+    }
+
     /// Hands a write over; dropping it gives it up.
     pub(crate) fn take(&self, handle: WriteHandle) -> Result<Write, GuestError> {
         self.writes().remove(&handle).ok_or(GuestError::NoSuchWrite)

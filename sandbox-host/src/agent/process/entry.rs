@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! running ──reaped──► draining what its pipes hold ──► ended (exit is visible)
-//!                       │ waits only where the log is full and has `WhenFull::Wait`
+//!                       │ waits only where the log is full, has `WhenFull::Wait` and is attended
+//! children of an ended process can be signalled while its process group has any
 //! pipes stay open past the end while other processes hold them; what comes is still logged
 //! ```
 
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal, unistd::Pid};
 use sandbox_core::{
     guest::GuestError,
     process::{
@@ -24,7 +26,7 @@ use sandbox_core::{
 };
 use tokio::{io::unix::AsyncFd, sync::Notify};
 
-use super::output_log::OutputLog;
+use super::{attendance::Attendance, output_log::OutputLog};
 use crate::agent::sys;
 
 /// Read from a pipe at once; what a pipe holds.
@@ -73,6 +75,7 @@ pub(crate) struct Entry {
 
 struct State {
     log: OutputLog,
+    attendance: Attendance,
     sources: [Option<Source>; 2],
     /// Where input goes: a pipe, or the terminal.
     input: Option<Arc<AsyncFd<OwnedFd>>>,
@@ -82,6 +85,9 @@ struct State {
     exit_at: Option<u64>,
     /// A reader has been given the end.
     read_out: bool,
+    /// Its process group was seen to be empty. Until then the kernel gives the group's number to no
+    /// other process.
+    group_gone: bool,
 }
 
 struct Source {
@@ -99,6 +105,22 @@ enum ReadStep {
     End,
 }
 
+/// A reader whose question is not yet answered, however that comes about.
+struct Reading<'entry>(&'entry Entry);
+
+impl<'entry> Reading<'entry> {
+    fn begin(entry: &'entry Entry) -> Self {
+        entry.state().attendance.arrive();
+        Self(entry)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.state().attendance.leave(Instant::now());
+    }
+}
+
 /// The open files of a new process.
 pub(crate) struct Files {
     pub(crate) outputs: Vec<(OutputStream, Arc<AsyncFd<OwnedFd>>)>,
@@ -112,6 +134,7 @@ impl Entry {
         command: String,
         started: Instant,
         log: OutputLog,
+        reader_patience: Option<Duration>,
         files: Files,
         budget: Arc<Budget>,
     ) -> Arc<Self> {
@@ -126,12 +149,14 @@ impl Entry {
             started,
             state: Mutex::new(State {
                 log,
+                attendance: Attendance::new(reader_patience, started),
                 sources: [outputs.next(), outputs.next()],
                 input: files.input,
                 timed_out: false,
                 exit: None,
                 exit_at: None,
                 read_out: false,
+                group_gone: false,
             }),
             changed: Notify::new(),
             room: Notify::new(),
@@ -169,9 +194,19 @@ impl Entry {
             match self.read_step(index) {
                 ReadStep::Read => tokio::task::yield_now().await,
                 ReadStep::Blocked => ready.clear_ready(),
-                ReadStep::NoRoom => room.await,
+                ReadStep::NoRoom => self.wait_for_room(room).await,
                 ReadStep::End => return,
             }
+        }
+    }
+
+    /// Until there is room, or readers have stayed away for too long.
+    async fn wait_for_room(&self, room: impl Future<Output = ()>) {
+        let patience = self.state().attendance.left(Instant::now());
+        match patience {
+            None => room.await,
+            // Which of the two it was shows in the state.
+            Some(left) => drop(tokio::time::timeout(left, room).await),
         }
     }
 
@@ -194,11 +229,17 @@ impl Entry {
             static BUFFER: std::cell::RefCell<Vec<u8>> =
                 std::cell::RefCell::new(vec![0; READ_BYTES]);
         }
-        let State { log, sources, .. } = state;
+        let State {
+            log,
+            attendance,
+            sources,
+            ..
+        } = state;
         let Some(source) = &mut sources[index] else {
             return ReadStep::End;
         };
-        let mut room = log.room();
+        let attended = attendance.is_attended(Instant::now());
+        let mut room = log.room(attended);
         if room != u64::MAX {
             // Waiting logs share what is left, but each always moves.
             room = room.min(self.budget.free().max(1024u64.saturating_sub(log.len())));
@@ -211,7 +252,7 @@ impl Entry {
             let count = nix::unistd::read(source.file.get_ref(), &mut buffer[..wanted])?;
             let before = log.len();
             log.append(source.stream, &buffer[..count]);
-            if log.room() == u64::MAX {
+            if log.room(attended) == u64::MAX {
                 let grown = log.len().saturating_sub(before);
                 let excess = grown.saturating_sub(self.budget.free());
                 log.shrink_to(log.len() - excess);
@@ -294,10 +335,11 @@ impl Entry {
 
     /// Waits up to `wait` for the end or a full first piece.
     pub(crate) async fn first_output(&self, wait: Duration) -> Output {
+        let _reading = Reading::begin(self);
         let enough = |state: &State| {
             state.exit_at.is_some()
                 || state.log.end() >= u64::from(CHUNK_MAX_BYTES)
-                || state.log.room() == 0
+                || state.log.room(true) == 0
         };
         self.wait_until(wait, enough).await;
         // Offset 0 is never behind the end.
@@ -308,6 +350,7 @@ impl Entry {
 
     pub(crate) async fn read_output(&self, request: OutputRequest) -> Result<Output, GuestError> {
         let max_bytes = request.max_bytes.min(CHUNK_MAX_BYTES) as usize;
+        let _reading = Reading::begin(self);
         {
             let mut state = self.state();
             if request.offset > state.log.end() {
@@ -436,6 +479,26 @@ impl Entry {
             return Err(self.ended());
         }
         Ok(())
+    }
+
+    /// Fails where all of the process group has ended and its number may be another's.
+    pub(crate) fn check_group(&self) -> Result<(), GuestError> {
+        self.look_at_group();
+        if self.state().group_gone {
+            return Err(self.ended());
+        }
+        Ok(())
+    }
+
+    /// Notes when the group of an ended process is empty. Asked after each child that was reaped:
+    /// orphans come to the agent, so the last of a group does not go unseen.
+    pub(crate) fn look_at_group(&self) {
+        let mut state = self.state();
+        if state.exit.is_some() && !state.group_gone {
+            let leader = Pid::from_raw(self.pid.cast_signed());
+            let another_has_its_number = signal::kill(leader, None).is_ok();
+            state.group_gone = another_has_its_number || signal::killpg(leader, None).is_err();
+        }
     }
 
     pub(crate) fn info(&self) -> ProcessInfo {

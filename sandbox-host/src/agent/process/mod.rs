@@ -1,5 +1,6 @@
 //! Processes that were started through the platform.
 
+mod attendance;
 mod child;
 mod entry;
 mod output_log;

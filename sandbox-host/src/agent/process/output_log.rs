@@ -81,10 +81,12 @@ impl OutputLog {
         self.end - self.start
     }
 
-    /// How many bytes may be appended now. What is appended beyond it drops the oldest bytes.
-    pub(crate) fn room(&self) -> u64 {
+    /// How many bytes may be appended now. What is appended beyond it drops the oldest bytes. A log
+    /// whose readers stay away (`attended` is false) does not wait for them.
+    pub(crate) fn room(&self, attended: bool) -> u64 {
         match self.when_full {
             WhenFull::DropOldest => u64::MAX,
+            WhenFull::Wait if !attended => u64::MAX,
             WhenFull::Wait => self
                 .retain
                 .saturating_sub(self.end - self.acknowledged.max(self.start)),
@@ -190,6 +192,8 @@ mod tests {
     enum Step {
         Append(bool, Vec<u8>),
         Read(usize),
+        /// The reader stays away until it reads again.
+        Leave,
         Detach,
     }
 
@@ -198,6 +202,7 @@ mod tests {
             5 => (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..90))
                 .prop_map(|(err, data)| Step::Append(err, data)),
             3 => (0usize..120).prop_map(Step::Read),
+            1 => Just(Step::Leave),
             1 => Just(Step::Detach),
         ];
         proptest::collection::vec(step, 0..80)
@@ -221,18 +226,19 @@ mod tests {
             let when_full = if wait { WhenFull::Wait } else { WhenFull::DropOldest };
             let mut log = OutputLog::new(retain, when_full);
             let mut history: Vec<(OutputStream, u8)> = Vec::new();
-            let (mut offset, mut detached) = (0u64, false);
+            let (mut offset, mut detached, mut attended) = (0u64, false, true);
             for step in steps {
                 match step {
                     Step::Append(err, mut data) => {
-                        data.truncate(usize::try_from(log.room()).unwrap_or(usize::MAX));
+                        let room = log.room(attended);
+                        data.truncate(usize::try_from(room).unwrap_or(usize::MAX));
                         log.append(stream(err), &data);
                         history.extend(data.iter().map(|byte| (stream(err), *byte)));
                     }
                     Step::Read(max) => {
                         log.acknowledge(offset);
                         let piece = log.read(offset, max).unwrap();
-                        if wait && !detached {
+                        if wait && !detached && attended {
                             prop_assert_eq!(piece.dropped_bytes, 0);
                         }
                         let mut at = (offset + piece.dropped_bytes) as usize;
@@ -247,7 +253,9 @@ mod tests {
                         prop_assert!(got <= max);
                         prop_assert!(got == max || piece.next_offset == history.len() as u64);
                         offset = piece.next_offset;
+                        attended = true;
                     }
+                    Step::Leave => attended = false,
                     Step::Detach => {
                         log.detach();
                         detached = true;
@@ -265,13 +273,14 @@ mod tests {
     fn r5_a_waiting_log_has_no_room_until_its_reader_has_moved_on() {
         let mut log = OutputLog::new(10, WhenFull::Wait);
         log.append(OutputStream::Stdout, b"0123456789");
-        assert_eq!(log.room(), 0);
+        assert_eq!(log.room(true), 0);
         let piece = log.read(0, 4).unwrap();
-        assert_eq!(log.room(), 0, "reading is not yet having");
+        assert_eq!(log.room(true), 0, "reading is not yet having");
         log.acknowledge(piece.next_offset);
-        assert_eq!(log.room(), 4);
+        assert_eq!(log.room(true), 4);
+        assert_eq!(log.room(false), u64::MAX, "nobody to wait for");
         log.detach();
-        assert_eq!(log.room(), u64::MAX);
+        assert_eq!(log.room(true), u64::MAX);
     }
 
     #[test]

@@ -138,7 +138,11 @@ impl Processes {
             ..files
         };
         let log = OutputLog::new(spec.retain_bytes.min(RETAIN_MAX_BYTES), spec.when_full);
-        let entry = Entry::new(pid, command, started, log, files, Arc::clone(&self.budget));
+        let patience = spec
+            .reader_patience_ms
+            .map(|patience_ms| Duration::from_millis(patience_ms.into()));
+        let budget = Arc::clone(&self.budget);
+        let entry = Entry::new(pid, command, started, log, patience, files, budget);
         let timeout = spec.timeout_ms.map(|timeout_ms| {
             let entry = Arc::clone(&entry);
             let timeout = Duration::from_millis(timeout_ms);
@@ -225,13 +229,14 @@ impl Processes {
 
     /// Takes every child that has ended, ours and those of processes that ended before them.
     pub(crate) fn reap(&self) {
-        let mut ended = false;
+        let (mut any, mut ended) = (false, false);
         loop {
             let status = match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(nix::Error::EINTR) => continue,
                 Ok(WaitStatus::StillAlive) | Err(_) => break,
                 Ok(status) => status,
             };
+            any = true;
             let (pid, status) = match status {
                 WaitStatus::Exited(pid, code) => (pid, ExitStatus::Code(code)),
                 WaitStatus::Signaled(pid, signal, _) => (pid, ExitStatus::Signal(signal as i32)),
@@ -247,6 +252,11 @@ impl Processes {
                 }
                 listed.entry.reaped(status, listed.entry.started.elapsed());
                 ended = true;
+            }
+        }
+        if any {
+            for listed in self.entries().iter() {
+                listed.entry.look_at_group();
             }
         }
         if ended {
@@ -305,7 +315,11 @@ impl Processes {
         if !(1..=libc::SIGRTMAX()).contains(&number) {
             return Err(GuestError::Invalid(format!("{number} is not a signal")));
         }
-        entry.check_running()?;
+        if group {
+            entry.check_group()?;
+        } else {
+            entry.check_running()?;
+        }
         let target = pid.cast_signed();
         // SAFETY: takes two numbers. (nix knows no real-time signals.)
         let result = unsafe { libc::kill(if group { -target } else { target }, number) };

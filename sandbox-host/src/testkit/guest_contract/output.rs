@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use sandbox_core::process::{ExitStatus, WhenFull};
+use sandbox_core::process::{ExitStatus, Stdin, WhenFull};
 
 /// Line by line while it runs, each once.
 pub async fn r5_a_reader_follows_a_process_in_the_background(guest: &dyn Guest, _: &str) {
@@ -79,6 +79,64 @@ pub async fn r5_a_waiting_log_loses_nothing_and_holds_the_process_up(
     assert_eq!(collected.stdout.len(), 2_000_000);
     assert!(collected.stdout.iter().all(|byte| *byte == b'y'));
     guest.stat(&mark).await.unwrap();
+}
+
+/// Then its oldest output goes instead; a reader that comes back finds it waiting again.
+pub async fn r36_a_log_waits_only_while_a_reader_comes_by(guest: &dyn Guest, folder: &str) {
+    let mark = |name: &str| format!("{folder}/{name}");
+    let line = format!(
+        "head -c 200000 /dev/zero; : > {}; read go; head -c 200000 /dev/zero; : > {}",
+        mark("first"),
+        mark("second")
+    );
+    let mut spec = ProcessSpec::shell(line);
+    spec.stdin = Stdin::Piped;
+    spec.retain_bytes = 50_000;
+    spec.when_full = WhenFull::Wait;
+    spec.reader_patience_ms = Some(1500);
+    let pid = background(guest, spec).await;
+    let exists = async |name: &str| match guest.stat(&mark(name)).await {
+        Ok(_) => true,
+        missing => {
+            assert!(matches!(refused(missing), GuestError::NotFound { .. }));
+            false
+        }
+    };
+    // Nobody reads.
+    let unread = async {
+        while !exists("first").await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, unread).await.unwrap();
+    let mut collected = Collected::default();
+    read_until(guest, pid, &mut collected, |so_far| {
+        so_far.offset == 200_000
+    })
+    .await;
+    assert_eq!(collected.dropped_bytes, 150_000);
+
+    let go = Bytes::from_static(b"go\n");
+    guest.write_stdin(pid, go, false).await.unwrap();
+    // Someone comes by, and takes nothing.
+    let come_by = OutputRequest {
+        offset: 200_000,
+        max_bytes: 1,
+        wait_ms: 10_000,
+    };
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let seen = guest.read_output(pid, come_by).await.unwrap();
+        assert_eq!((seen.dropped_bytes, seen.next_offset), (0, 200_001));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!exists("second").await);
+    read_until(guest, pid, &mut collected, |_| false).await;
+    assert_eq!(
+        (collected.offset, collected.dropped_bytes),
+        (400_000, 150_000)
+    );
+    assert!(exists("second").await);
 }
 
 /// From then on its oldest output goes instead.

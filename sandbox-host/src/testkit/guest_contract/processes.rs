@@ -159,6 +159,48 @@ pub async fn r5_a_signal_reaches_one_or_all(guest: &dyn Guest, _: &str) {
     ));
 }
 
+/// What it left running is still its process group.
+pub async fn r5_a_signal_reaches_the_children_of_an_ended_process(guest: &dyn Guest, _: &str) {
+    let line = "(trap 'echo got; exit' TERM; echo ready; while :; do sleep 0.05; done) & exit 6";
+    let started = guest
+        .start_process(ProcessSpec::shell(line), LONG)
+        .await
+        .unwrap();
+    let pid = started.pid;
+    let mut collected = Collected::default();
+    collected.add(started.output);
+    assert_eq!(collected.exit.unwrap().status, ExitStatus::Code(6));
+    read_past_the_end(guest, pid, &mut collected, b"ready\n").await;
+    let ended = || GuestError::NotAttached {
+        pid,
+        problem: "has ended".into(),
+    };
+    assert_eq!(refused(guest.signal(pid, 15, false).await), ended());
+    guest.signal(pid, 15, true).await.unwrap();
+    read_past_the_end(guest, pid, &mut collected, b"ready\ngot\n").await;
+    let gone = async {
+        loop {
+            // The signal may still find the child on its way out.
+            match guest.signal(pid, 15, true).await {
+                Ok(()) => tokio::time::sleep(Duration::from_millis(10)).await,
+                refusal => return refused(refusal),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LONG, gone).await.unwrap(), ended());
+}
+
+/// Reads what others write after a process's end, until there is `stdout`.
+async fn read_past_the_end(guest: &dyn Guest, pid: u32, collected: &mut Collected, stdout: &[u8]) {
+    let late = async {
+        while collected.stdout != stdout {
+            collected.add(read(guest, pid, collected.offset).await.unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, late).await.unwrap();
+}
+
 /// Its number may be another's by now.
 pub async fn r5_an_ended_process_is_remembered_and_takes_no_signals(guest: &dyn Guest, _: &str) {
     let started = guest
@@ -216,11 +258,5 @@ pub async fn r5_grandchildren_that_hold_the_pipe_delay_nothing(guest: &dyn Guest
     write_file(guest, &format!("{folder}/go"), b"")
         .await
         .unwrap();
-    let late = async {
-        while collected.stdout != b"early\nlate\n" {
-            collected.add(read(guest, started.pid, collected.offset).await.unwrap());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LONG, late).await.unwrap();
+    read_past_the_end(guest, started.pid, &mut collected, b"early\nlate\n").await;
 }

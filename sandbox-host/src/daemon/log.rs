@@ -1,0 +1,50 @@
+//! The log, on stderr.
+
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What was to say what is logged says nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("--log {filter:?} is no log filter")]
+pub struct BadFilter {
+    filter: String,
+    #[source]
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Begins to log to stderr what the filter lets through, such as `info` or `sandbox_api=debug,warn`.
+///
+/// # Errors
+/// When the filter is none.
+///
+/// # Panics
+/// When it was called before.
+pub fn start_log(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
+    let layer = EnvFilter::try_new(filter).map_err(|source| BadFilter {
+        filter: filter.to_owned(),
+        source,
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(layer)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

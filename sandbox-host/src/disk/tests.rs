@@ -1,0 +1,213 @@
+//! The contract where this machine can run it; `dm-snapshot`'s runs in a VM, see
+//! `tests/vm_disk.rs`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use sandbox_core::disk::{DiskBackend, DiskFormat};
+
+use super::{
+    Disks, OpenDisk,
+    contract::{CHECKS, Check, DISK_BYTES, Ground, Guest, RawGuest, run},
+    probe::{choose, probe},
+    qcow2::Qcow2,
+    reflink::Reflink,
+};
+
+/// A guest of qcow2 files, by QEMU's own tools.
+struct Qcow2Guest;
+
+fn tool(program: &str, args: &[&str]) -> Vec<u8> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {words}");
+    output.stdout
+}
+
+impl Guest for Qcow2Guest {
+    fn read(&self, disk: &OpenDisk) -> Vec<u8> {
+        assert_eq!(disk.format, DiskFormat::Qcow2);
+        let out = tempfile::NamedTempFile::new().unwrap();
+        let (disk, raw) = (disk.path.to_str().unwrap(), out.path().to_str().unwrap());
+        tool(
+            "qemu-img",
+            &["convert", "-f", "qcow2", "-O", "raw", disk, raw],
+        );
+        fs::read(out.path()).unwrap()
+    }
+
+    fn write(&self, disk: &OpenDisk, at: u64, bytes: &[u8]) {
+        let content = tempfile::NamedTempFile::new().unwrap();
+        fs::write(content.path(), bytes).unwrap();
+        let (from, length) = (content.path().display(), bytes.len());
+        let write = format!("write -s {from} {at} {length}");
+        let disk = disk.path.to_str().unwrap();
+        tool("qemu-io", &["-f", "qcow2", "-c", &write, disk]);
+    }
+}
+
+fn no_devices() -> Vec<String> {
+    Vec::new()
+}
+
+fn run_all(disks: &dyn Disks, guest: &dyn Guest, place: &Path) {
+    for (name, check) in CHECKS {
+        println!("{name}");
+        run_one(disks, guest, place, check);
+    }
+}
+
+fn run_one(disks: &dyn Disks, guest: &dyn Guest, place: &Path, check: Check) {
+    let folder = tempfile::tempdir_in(place).unwrap();
+    let ground = Ground {
+        disks,
+        guest,
+        folder: folder.path(),
+        devices: no_devices,
+    };
+    run(check, &ground);
+}
+
+fn qemu_img() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("qemu-img"))
+        .find(|program| program.is_file())
+        .expect("`make test` installs it")
+}
+
+#[test]
+fn qcow2_keeps_the_contract() {
+    let place = tempfile::tempdir().unwrap();
+    let qemu_img = qemu_img();
+    run_all(&Qcow2 { qemu_img }, &Qcow2Guest, place.path());
+}
+
+/// A file system in a file, mounted for as long as this lives.
+pub(crate) struct Mounted {
+    pub(crate) place: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// `mkfs` is a program and its arguments; the file is sparse.
+    pub(crate) fn new(size_mb: u64, mkfs: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        File::create(&image)
+            .unwrap()
+            .set_len(size_mb << 20)
+            .unwrap();
+        let place = folder.path().join("mounted");
+        fs::create_dir(&place).unwrap();
+        let (file, mounted) = (image.to_str().unwrap(), place.to_str().unwrap());
+        tool(mkfs[0], &[&mkfs[1..], &[file]].concat());
+        tool("mount", &["-o", "loop", file, mounted]);
+        Self {
+            place,
+            _folder: folder,
+        }
+    }
+
+    /// The least that mkfs.xfs takes is 300 MiB.
+    fn xfs() -> Self {
+        Self::new(320, &["mkfs.xfs", "-q"])
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        tool("umount", &[self.place.to_str().unwrap()]);
+    }
+}
+
+/// Mounting is root's; `make test` says so where it is not.
+pub(crate) fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: mounting needs root");
+    }
+    root
+}
+
+#[test]
+fn reflink_keeps_the_contract_on_xfs() {
+    if !is_root() {
+        return;
+    }
+    let xfs = Mounted::xfs();
+    run_all(&Reflink, &RawGuest, &xfs.place);
+}
+
+#[test]
+fn reflink_costs_no_blocks_until_something_is_written() {
+    if !is_root() {
+        return;
+    }
+    let xfs = Mounted::xfs();
+    let base = xfs.place.join("base");
+    fs::write(&base, vec![1; DISK_BYTES as usize]).unwrap();
+    let free = || {
+        nix::sys::statvfs::statvfs(&xfs.place)
+            .unwrap()
+            .blocks_free()
+    };
+    File::open(&base).unwrap().sync_all().unwrap();
+    let before = free();
+    for index in 0..20 {
+        let machine = xfs.place.join(format!("machine-{index}"));
+        fs::create_dir(&machine).unwrap();
+        Reflink.create(&machine, &base, DISK_BYTES).unwrap();
+    }
+    let taken = (before - free()) * 4096;
+    assert!(taken < DISK_BYTES, "20 clones take {taken} bytes");
+}
+
+#[test]
+fn the_backend_is_chosen_by_what_the_data_folder_can_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = Reflink.create(&folder.path().join("none"), folder.path(), 0);
+    assert!(refused.is_err());
+    let facts = probe(folder.path(), &qemu_img());
+    let chosen = choose(None, folder.path(), qemu_img()).unwrap().backend();
+    assert_eq!(facts.choose(None), Ok(chosen));
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    if !is_root() {
+        return;
+    }
+    let xfs = Mounted::xfs();
+    let chosen = choose(None, &xfs.place, qemu_img()).unwrap();
+    assert_eq!(chosen.backend(), DiskBackend::Reflink);
+    let wanted = choose(Some(DiskBackend::Qcow2), &xfs.place, qemu_img()).unwrap();
+    assert_eq!(wanted.backend(), DiskBackend::Qcow2);
+}
+
+#[test]
+fn a_disk_that_could_not_be_made_leaves_nothing_and_one_of_another_backend_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let base = place.path().join("base");
+    File::create(&base).unwrap().set_len(DISK_BYTES).unwrap();
+    let machine = place.path().join("machine");
+    fs::create_dir(&machine).unwrap();
+    let missing = Qcow2 {
+        qemu_img: place.path().join("no qemu-img"),
+    };
+    missing.create(&machine, &base, DISK_BYTES).unwrap_err();
+    assert!(fs::read_dir(&machine).unwrap().next().is_none());
+
+    let qemu_img = qemu_img();
+    let qcow2 = Qcow2 { qemu_img };
+    qcow2.create(&machine, &base, DISK_BYTES).unwrap();
+    // A second one in its place would be the first one's end.
+    qcow2.create(&machine, &base, DISK_BYTES).unwrap_err();
+    assert!(qcow2.open(&machine).is_ok());
+    let error = Reflink.open(&machine).unwrap_err().to_string();
+    assert!(error.contains("is made by qcow2"), "{error}");
+}

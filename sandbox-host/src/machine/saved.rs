@@ -1,0 +1,130 @@
+//! What is saved of a machine, in its folder: memory and devices as of one moment. The disk is saved
+//! where it lies.
+//!
+//! ```text
+//! .memory.delta, .device.state   on their way, or set aside for a snapshot
+//! .disk.qcow2                    a copy of the disk, set aside for a snapshot
+//! memory.delta, device.state     a paused machine's
+//! ```
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use sandbox_core::{host::HostError, size::MIB};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::{Machine, internal};
+use crate::{
+    durable, fault,
+    memory::{self, Mapping, PAGE_BYTES},
+    space,
+};
+
+const MEMORY: &str = "memory.delta";
+const DEVICES: &str = "device.state";
+const NEW_MEMORY: &str = ".memory.delta";
+const NEW_DEVICES: &str = ".device.state";
+const NEW_DISK: &str = ".disk.qcow2";
+
+/// The names of what is saved in a machine's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved {
+    folder: PathBuf,
+}
+
+impl Saved {
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        let folder = folder.to_path_buf();
+        Self { folder }
+    }
+
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.folder.join(MEMORY)
+    }
+
+    pub(crate) fn devices(&self) -> PathBuf {
+        self.folder.join(DEVICES)
+    }
+
+    pub(crate) fn new_memory(&self) -> PathBuf {
+        self.folder.join(NEW_MEMORY)
+    }
+
+    pub(crate) fn new_devices(&self) -> PathBuf {
+        self.folder.join(NEW_DEVICES)
+    }
+
+    pub(crate) fn new_disk(&self) -> PathBuf {
+        self.folder.join(NEW_DISK)
+    }
+
+    /// Whether both are there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.memory().is_file() && self.devices().is_file()
+    }
+
+    /// Gives what was just saved its final names. It is on disk already, and the names come there
+    /// with the manifest that counts on them.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        fs::rename(self.new_devices(), self.devices())?;
+        fs::rename(self.new_memory(), self.memory())
+    }
+
+    /// Removes what was on its way.
+    pub(crate) fn remove_new(&self) -> io::Result<()> {
+        durable::remove_file(&self.new_memory())?;
+        durable::remove_file(&self.new_devices())?;
+        durable::remove_file(&self.new_disk())
+    }
+
+    /// Removes all of it.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        self.remove_new()?;
+        durable::remove_file(&self.memory())?;
+        durable::remove_file(&self.devices())
+    }
+}
+
+/// Fails once the work is called off.
+pub(crate) fn called_off(cancel: &CancellationToken) -> io::Result<()> {
+    if cancel.is_cancelled() {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
+}
+
+impl Machine {
+    /// Saves a machine at rest under the names of what is on its way, and brings that to disk. What
+    /// is left after a failure is the caller's to remove.
+    pub(crate) async fn save(&self, cancel: CancellationToken) -> Result<(), HostError> {
+        let saved = Saved::in_folder(&self.folder);
+        // What another attempt left would be in the way.
+        saved
+            .remove_new()
+            .map_err(internal(&self.folder, "saving"))?;
+        self.save_devices(NEW_DEVICES).await?;
+        let (pid, ram_file, folder) = (self.pid(), self.ram_file.clone(), self.folder.clone());
+        spawn_blocking(move || {
+            let step = |error| internal(&folder, "saving the memory")(error);
+            fault::point("devices saved").map_err(step)?;
+            let mapping = Mapping::find(pid, &ram_file).map_err(step)?;
+            let dirty = mapping.dirty().map_err(step)?;
+            let pages: u64 = dirty.iter().map(|extent| extent.count).sum();
+            space::require(&folder, space::SPARE_MB + pages * PAGE_BYTES / MIB + 1)?;
+            memory::save(&mapping, &dirty, &saved.new_memory(), &|| {
+                called_off(&cancel)
+            })
+            .map_err(step)?;
+            fault::point("memory saved").map_err(step)?;
+            File::open(saved.new_devices())
+                .and_then(|file| file.sync_data())
+                .map_err(step)
+        })
+        .await
+        .unwrap_or_else(|error| Err(HostError::Internal(format!("saving the memory: {error}"))))
+    }
+}
