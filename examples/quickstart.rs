@@ -1,10 +1,15 @@
-//! The main job, step by step, with what each step took.
+//! The main job, step by step, with what each step took: create, exec, pause, resume, snapshot,
+//! clone, and all of it gone again.
 
 #![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
 use std::time::{Duration, Instant};
 
-use sandbox_sdk::{Client, EmbeddedConfig, Error};
+use futures::TryStreamExt;
+use sandbox_sdk::{Client, EmbeddedConfig, Error, Process, ProcessEvent};
+
+/// A shell that counts the lines it is told, in a variable: in memory, and nowhere else.
+const COUNTER: &str = "n=0; while read line; do n=$((n + 1)); echo \"$n: $line\"; done";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -28,13 +33,8 @@ async fn main() -> anyhow::Result<()> {
     let output = sandbox
         .exec("echo \"$GREETING from $(hostname), Linux $(uname -r)\"")
         .await?;
-    steps.done("run a first command in it");
-    println!("    {}", String::from_utf8_lossy(&output.stdout).trim());
-
-    let output = sandbox.exec("df -m / | tail -n 1; exit 3").await?;
-    steps.done("run a second one");
-    println!("    {}", String::from_utf8_lossy(&output.stdout).trim());
-    println!("    it ended with {:?}", output.status);
+    steps.done("run a command in it");
+    say(&output.stdout);
 
     sandbox
         .files()
@@ -49,29 +49,79 @@ async fn main() -> anyhow::Result<()> {
         .output()
         .await?;
     steps.done("write a file and sort it as an ordinary user");
+    say(&sorted.stdout);
+
+    let counter = sandbox.shell(COUNTER).piped_stdin().spawn().await?;
+    let said = tell(&counter, "before the pause").await?;
+    steps.done("leave a process running that counts in its memory");
+    say(&said);
+
+    sandbox.pause().await?;
+    steps.done("pause: memory and disk are saved, and nothing runs");
+
+    sandbox.resume().await?;
+    steps.done("resume");
+
+    let said = tell(&counter, "after the pause").await?;
+    steps.done("ask the same process again");
+    say(&said);
+
+    let template = sandbox.unnamed_snapshot().resume(true).await?;
+    steps.done("make a snapshot of it while it runs: a template, memory and all");
     println!(
-        "    {}",
-        String::from_utf8_lossy(&sorted.stdout)
-            .trim()
-            .replace('\n', " ")
+        "    {} takes {} MiB on this machine's disk",
+        template.name(),
+        template.info().size_bytes() / (1024 * 1024)
     );
 
-    let found_again = client.get(sandbox.id()).await?;
-    let info = found_again.info().await?;
-    steps.done("find the sandbox again by its ID");
-    println!(
-        "    {} is {}, {} MiB of memory",
-        info.id,
-        info.state.as_str(),
-        info.size.memory_mb
-    );
+    let clone = client.create().template(&template).await?;
+    steps.done("start a clone of the snapshot");
 
+    let said = tell(&clone.process(counter.pid()), "in the clone").await?;
+    steps.done("ask the process in the clone: it was never started there");
+    say(&said);
+
+    let said = tell(&counter, "in the original").await?;
+    steps.done("ask the original, which knows nothing of that");
+    say(&said);
+
+    clone.destroy().await?;
     sandbox.destroy().await?;
-    steps.done("destroy it, with all it held");
+    steps.done("destroy both, with all they held");
+
+    template.delete().await?;
+    steps.done("delete the snapshot");
 
     client.shutdown().await;
     steps.done("close the platform");
     Ok(())
+}
+
+/// Writes a line to a process and gives what it answers, up to the end of the line.
+async fn tell(process: &Process, line: &str) -> anyhow::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    process.write_stdin(format!("{line}\n")).await?;
+    let mut events = std::pin::pin!(process.events());
+    while let Some(event) = events.try_next().await? {
+        match event {
+            ProcessEvent::Stdout(bytes) => answer.extend_from_slice(&bytes),
+            ProcessEvent::Exit(exit) => anyhow::bail!("it ended: {exit:?}"),
+            _ => {}
+        }
+        // Its output is told from the beginning; the last line is the answer.
+        if answer.ends_with(format!("{line}\n").as_bytes()) {
+            break;
+        }
+    }
+    let text = answer.strip_suffix(b"\n").unwrap_or(&answer);
+    let last = text.rsplit(|byte| *byte == b'\n').next();
+    Ok(last.unwrap_or_default().to_vec())
+}
+
+/// Shows what a command wrote, on one line.
+fn say(written: &[u8]) {
+    let text = String::from_utf8_lossy(written);
+    println!("    {}", text.trim().replace('\n', " "));
 }
 
 /// Prints what was done and how long it took.

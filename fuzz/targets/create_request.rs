@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use sandbox_core::{
+    api::Api,
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     error::Error,
     sandbox::{CreateSandbox, SandboxRecord, SandboxState},
@@ -44,11 +46,11 @@ async fn life(request: CreateSandbox) {
     let engine = Engine::start(parts, EngineConfig::default())
         .await
         .expect("a simulated platform starts");
-    match engine.create(request.clone(), &Actor::app()).await {
+    let api = engine.api(Caller::admin(Actor::app()));
+    match api.create(request.clone()).await {
         Ok(record) => {
             is_as_asked(&record, &request);
-            engine
-                .destroy(record.id, &Actor::app())
+            api.destroy(record.id)
                 .await
                 .expect("what runs can be destroyed");
             assert!(host.machines().is_empty());

@@ -1,13 +1,15 @@
 //! The REST interface over simulated machines: to try requests, or a client, without a VM.
 //!
 //! `cargo run -p sandbox-api --example simulated -- 127.0.0.1:8080`, with the key `sbk_simulated`.
+//! It prints its address when it is ready.
 //! A simulated shell knows `echo`, `cat`, `printenv`, `sleep`, `true`, `false` and `exit`.
 
-use std::sync::Arc;
+use std::{io::Write, sync::Arc};
 
-use sandbox_api::{AppState, KeyHash, Limits, Metrics, router, serve};
+use sandbox_api::{AppState, Keyring, Limits, Metrics, router, serve};
 use sandbox_core::{
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     sim::{MemoryStore, SimClock, SimHost},
 };
@@ -25,18 +27,27 @@ async fn main() -> anyhow::Result<()> {
         clock,
     };
     let engine = Engine::start(parts.clone(), EngineConfig::DEFAULT).await?;
+    let metrics = Metrics::default();
+    let counting = metrics.clone();
+    engine.on_operation_end(move |ended| counting.operation_ended(ended));
+    let admin = Caller::admin(Actor::api_key("admin-key"));
+    let keys = Keyring::new().with("sbk_simulated", Arc::new(engine.api(admin)));
     let state = AppState {
-        api: Arc::new(engine.api(Actor::app())),
+        keys,
         store: parts.store,
         host: parts.host,
         clock: parts.clock,
-        key: KeyHash::of("sbk_simulated"),
         limits: Limits::default(),
-        metrics: Metrics::default(),
+        metrics,
         stopping: CancellationToken::new(),
     };
     let (limits, metrics, stopping) = (state.limits, state.metrics.clone(), state.stopping.clone());
     let listener = TcpListener::bind(address).await?;
+    writeln!(
+        std::io::stdout(),
+        "listens on http://{}",
+        listener.local_addr()?
+    )?;
     serve(listener, router(state)?, limits, metrics, stopping).await?;
     Ok(())
 }

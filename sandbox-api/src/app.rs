@@ -23,7 +23,10 @@ use crate::{
     http::{auth::require_key, drain::drain_unread, watch},
     limits::JSON_BODY_BYTES_MAX,
     openapi::{ApiDoc, finish},
-    routes::{exec, files, meta, operations, output, processes, pty, sandboxes, unbuilt},
+    routes::{
+        admin_templates, exec, files, meta, operations, output, processes, pty, sandboxes,
+        snapshots, unbuilt,
+    },
     state::AppState,
 };
 
@@ -33,6 +36,8 @@ fn bounded() -> OpenApiRouter<AppState> {
         .merge(sandboxes::router())
         .merge(processes::router())
         .merge(files::router())
+        .merge(snapshots::router())
+        .merge(admin_templates::router())
         .merge(operations::router())
 }
 
@@ -42,6 +47,8 @@ fn lasting() -> OpenApiRouter<AppState> {
         .merge(exec::router())
         .merge(output::router())
         .merge(files::streaming_router())
+        .merge(snapshots::lasting_router())
+        .merge(admin_templates::lasting_router())
 }
 
 fn parts(state: Option<&AppState>) -> (Router<AppState>, utoipa::openapi::OpenApi) {

@@ -2,10 +2,15 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use sandbox_host::daemon::LogFormat;
 use serde::Deserialize;
 
-use crate::{database::Database, limits::Limits};
+use crate::{
+    database::Database,
+    host::{HostAddress, HostChoiceError},
+    limits::Limits,
+};
 
 /// The sandbox platform as a daemon: isolated Linux machines over REST.
 ///
@@ -44,6 +49,8 @@ SIGNALS
 )]
 pub struct Args {
     /// The folder that holds everything; one daemon at a time may use it
+    ///
+    /// Where neither this nor SANDBOX_DATA says it, SANDBOX_DATA_DIR does.
     #[arg(long, env = "SANDBOX_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
 
@@ -56,7 +63,7 @@ pub struct Args {
 
     /// Take clients of the Rust SDK and of the tool `sandbox` here too, as tcp:HOST:PORT
     ///
-    /// They show the administrator's key. On this machine they use DATA/sandboxd.sock without one.
+    /// They show the administrator's key, or a team's. On this machine they use DATA/sandboxd.sock without one.
     #[arg(long, env = "SANDBOX_RPC_LISTEN", value_name = "ADDR")]
     pub rpc_listen: Option<String>,
 
@@ -78,9 +85,26 @@ pub struct Args {
     )]
     pub redis_url: Option<String>,
 
-    /// Run no sandboxes on this machine: be a control plane for others
+    /// Run no sandboxes in this process: be a control plane for the host that --host names
     #[arg(long, env = "SANDBOX_NO_LOCAL_HOST")]
     pub no_local_host: bool,
+
+    /// Where the sandbox-hostd listens that runs the sandboxes: unix:PATH or tcp:127.0.0.1:PORT
+    ///
+    /// The start waits for it a while, and /readyz answers 503 for as long as it is away.
+    #[arg(long, env = "SANDBOX_HOST", value_name = "ADDR")]
+    pub host: Option<String>,
+
+    /// The file with that host's secret, which tcp: needs: the host.key in its folder
+    #[arg(long, env = "SANDBOX_HOST_KEY_FILE", value_name = "FILE")]
+    pub host_key_file: Option<PathBuf>,
+
+    /// Take the keys of teams from this file: lines of a team's ID and a key
+    ///
+    /// It must be its owner's alone (mode 0600), and is read once. Callers with a team's key see and
+    /// use what is their team's, and the platform's templates.
+    #[arg(long, env = "SANDBOX_TEAM_KEYS", value_name = "FILE")]
+    pub team_keys: Option<PathBuf>,
 
     /// Read further settings from this TOML file
     #[arg(long, env = "SANDBOX_CONFIG", value_name = "FILE")]
@@ -107,17 +131,6 @@ pub struct Args {
     pub log_format: Option<LogFormat>,
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// The file's settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,9 +138,12 @@ struct File {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
     rpc_listen: Option<String>,
+    team_keys: Option<PathBuf>,
     database_url: Option<String>,
     redis_url: Option<String>,
     no_local_host: Option<bool>,
+    host: Option<String>,
+    host_key_file: Option<PathBuf>,
     pool_size: Option<usize>,
     kernel_dir: Option<PathBuf>,
     max_connections: Option<usize>,
@@ -148,6 +164,10 @@ pub struct Config {
     /// Where clients of the Rust SDK and the command line tool may come in besides the socket in
     /// the data folder.
     pub rpc_listen: Option<String>,
+    /// The file with teams' keys.
+    pub team_keys: Option<PathBuf>,
+    /// The host that is another process; none where sandboxes run in this one.
+    pub host: Option<HostAddress>,
     /// Where guest kernels are looked for first.
     pub kernel_dir: Option<PathBuf>,
     /// Restored machines that wait.
@@ -189,6 +209,9 @@ pub enum ConfigError {
     /// A number is out of bounds.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// There is not one host.
+    #[error(transparent)]
+    Host(#[from] HostChoiceError),
     /// This program was built without it.
     #[error("{0} is not built into this program: leave it out")]
     NotBuilt(&'static str),
@@ -199,7 +222,12 @@ impl Config {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn load(args: Args) -> Result<Self, ConfigError> {
+    pub fn load(mut args: Args) -> Result<Self, ConfigError> {
+        // The name that the SDK and the command line tool know it by too.
+        args.data = args.data.or_else(|| {
+            let folder = std::env::var_os("SANDBOX_DATA_DIR")?;
+            (!folder.is_empty()).then(|| folder.into())
+        });
         let file = match &args.config {
             None => File::default(),
             Some(path) => {
@@ -221,11 +249,11 @@ impl Config {
         if args.redis_url.or(file.redis_url).is_some() {
             return Err(ConfigError::NotBuilt("Redis (--redis-url)"));
         }
-        if args.no_local_host || file.no_local_host == Some(true) {
-            return Err(ConfigError::NotBuilt(
-                "a control plane without a host (--no-local-host)",
-            ));
-        }
+        let host = HostAddress::choose(
+            args.no_local_host || file.no_local_host == Some(true),
+            args.host.or(file.host).as_deref(),
+            args.host_key_file.or(file.host_key_file),
+        )?;
         let mut limits = Limits::default();
         if let Some(most) = args.max_connections.or(file.max_connections) {
             if most == 0 {
@@ -242,10 +270,12 @@ impl Config {
             data,
             database,
             rpc_listen: args.rpc_listen.or(file.rpc_listen),
+            team_keys: args.team_keys.or(file.team_keys),
             listen: args
                 .listen
                 .or(file.listen)
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            host,
             kernel_dir: args.kernel_dir.or(file.kernel_dir),
             pool_size: args.pool_size.or(file.pool_size).unwrap_or(POOL_SIZE),
             limits,
@@ -280,12 +310,21 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_clearly() {
-        for words in [&["--redis-url", "redis://x"][..], &["--no-local-host"]] {
-            let mut all = vec!["--data", "/a"];
-            all.extend(words);
-            let error = Config::load(args(&all)).unwrap_err().to_string();
-            assert!(error.contains("not built"), "{error}");
-        }
+        let all = ["--data", "/a", "--redis-url", "redis://x"];
+        let error = Config::load(args(&all)).unwrap_err().to_string();
+        assert!(error.contains("not built"), "{error}");
+    }
+
+    #[test]
+    fn a_host_elsewhere_is_named_by_flags_or_in_the_file() {
+        let flags = ["--data", "/a", "--no-local-host", "--host", "unix:/h"];
+        let by_flags = Config::combine(args(&flags), File::default()).unwrap();
+        let file = "data = \"/a\"\nno_local_host = true\nhost = \"unix:/h\"\n";
+        let by_file = Config::combine(args(&[]), toml::from_str(file).unwrap()).unwrap();
+        assert!(by_flags.host.is_some());
+        assert_eq!(by_flags.host, by_file.host);
+        let refused = Config::combine(args(&flags[..3]), File::default()).unwrap_err();
+        assert!(refused.to_string().contains("--host"), "{refused}");
     }
 
     #[test]

@@ -10,36 +10,32 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sandbox_core::{
     api::Api,
-    audit::{Actor, ActorKind},
-    clock::Clock,
+    audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     error::Error,
-    host::HostError,
-    name::TemplateName,
-    size::MachineSize,
 };
-use sandbox_host::{HostConfig, HostManager, SystemClock};
+use sandbox_host::{SystemClock, daemon::KeyFileError};
 use sandbox_sdk::rpc::{Listener, Server};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin_key::{self, AdminKeyError},
-    app,
+    admin_key, app,
     config::Config,
     database::DatabaseError,
-    http::auth::KeyHash,
+    host::{DaemonHost, OpenHostError},
+    keyring::Keyring,
     limits::Limits,
     metrics::Metrics,
     rpc,
     serve::{raise_open_files, serve},
     state::AppState,
+    team_keys::{self, TeamKey, TeamKeysError},
 };
 
 /// What operations in flight get to end, at a stop: less than requests get, which wait for them.
 const ENGINE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the host gets then. Together with the above it is less than the 10 s that a stop may take.
-const HOST_STOP_TIMEOUT: Duration = Duration::from_millis(3000);
 /// Open files that are not connections: machines have some each.
 const OTHER_FILES: u64 = 1024;
 
@@ -56,9 +52,9 @@ pub enum DaemonError {
         #[source]
         source: io::Error,
     },
-    /// The host can't be opened.
+    /// The host can't be opened, or not reached.
     #[error(transparent)]
-    Host(HostError),
+    Host(#[from] OpenHostError),
     /// The database can't be opened.
     #[error("the records can't be opened")]
     Database(#[from] DatabaseError),
@@ -76,7 +72,10 @@ pub enum DaemonError {
     Engine(Error),
     /// There is no administrator's key.
     #[error(transparent)]
-    Key(#[from] AdminKeyError),
+    Key(#[from] KeyFileError),
+    /// The teams' keys can't be used.
+    #[error(transparent)]
+    TeamKeys(#[from] TeamKeysError),
     /// The interface's own description can't be written.
     #[error("the OpenAPI document can't be written")]
     Document(#[from] serde_json::Error),
@@ -93,7 +92,7 @@ pub struct Daemon {
     rpc: Server,
     state: AppState,
     engine: Engine,
-    host: HostManager,
+    host: DaemonHost,
     pool_size: usize,
 }
 
@@ -108,16 +107,11 @@ impl Daemon {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| DaemonError::Listen { address, source })?;
-        let mut host_config = HostConfig::new(config.data.join("host"));
-        host_config.kernel_dir = config.kernel_dir;
-        host_config.pool_size = config.pool_size;
-        // The host's lock on its folder is the lock on all of it, and so comes first.
-        let host = HostManager::open(host_config)
-            .await
-            .map_err(DaemonError::Host)?;
+        // The lock on the data folder comes with it, and so first.
+        let host = DaemonHost::open(&config).await?;
         let parts = Parts {
             store: config.database.open().await?,
-            host: Arc::new(host.clone()),
+            host: host.as_host(),
             clock: Arc::new(SystemClock),
         };
         let engine_config = EngineConfig {
@@ -128,27 +122,38 @@ impl Daemon {
         let engine = Engine::start(parts.clone(), engine_config)
             .await
             .map_err(DaemonError::Engine)?;
-        let administrator = Actor {
-            kind: ActorKind::App,
-            id: "admin-key".to_owned(),
-        };
+        let metrics = Metrics::default();
+        let counting = metrics.clone();
+        engine.on_operation_end(move |ended| counting.operation_ended(ended));
+        let administrator = Actor::api_key("admin-key");
         let key = admin_key::read_or_make(&config.data)?;
+        let team_keys = match &config.team_keys {
+            Some(path) => team_keys::read(path, &key)?,
+            None => Vec::new(),
+        };
         let doors = rpc::open(&config.data, config.rpc_listen.as_deref()).await?;
-        let api: Arc<dyn Api> = Arc::new(engine.api(administrator));
+        let api: Arc<dyn Api> = Arc::new(engine.api(Caller::admin(administrator)));
+        let mut keys = Keyring::new().with(&key, Arc::clone(&api));
+        let mut rpc = Server::new(api, Some(key));
+        for TeamKey { team_id, key } in team_keys {
+            let actor = Actor::api_key(team_id.to_string());
+            let teams: Arc<dyn Api> = Arc::new(engine.api(Caller::team(actor, team_id)));
+            keys = keys.with(&key, Arc::clone(&teams));
+            rpc = rpc.with_key(key, teams);
+        }
         let state = AppState {
-            api: Arc::clone(&api),
+            keys,
             store: parts.store,
             host: parts.host,
             clock: parts.clock,
-            key: KeyHash::of(&key),
             limits,
-            metrics: Metrics::default(),
+            metrics,
             stopping: CancellationToken::new(),
         };
         Ok(Self {
             listener,
             doors,
-            rpc: Server::new(api, Some(key)),
+            rpc,
             state,
             engine,
             host,
@@ -182,7 +187,7 @@ impl Daemon {
         let (limits, metrics) = (state.limits, state.metrics.clone());
         let router = app::router(state)?;
         if pool_size > 0 {
-            tokio::spawn(warm_up(host.clone()));
+            host.warm_up();
         }
         let serving = serve(listener, router, limits, metrics, stopping.clone());
         let remote = rpc::serve(&rpc, doors, &stopping);
@@ -195,9 +200,7 @@ impl Daemon {
             }
         };
         let (served, (), ()) = tokio::join!(serving, remote, until_stop);
-        if timeout(HOST_STOP_TIMEOUT, host.shutdown()).await.is_err() {
-            tracing::warn!("the host was at work; the next start settles what it left");
-        }
+        host.shutdown().await;
         served.map_err(DaemonError::Serve)
     }
 }
@@ -212,19 +215,4 @@ fn fitted(mut limits: Limits) -> Limits {
         Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
     limits
-}
-
-/// Boots the default template where that was never done, so that the first create is a fast one.
-async fn warm_up(host: HostManager) {
-    let started = SystemClock.now();
-    match host
-        .prepare(&TemplateName::default(), MachineSize::default())
-        .await
-    {
-        Ok(()) => {
-            let took_ms = (SystemClock.now() - started).num_milliseconds();
-            tracing::info!(took_ms, "the default template is ready");
-        }
-        Err(error) => tracing::warn!(%error, "the default template could not be made ready"),
-    }
 }

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sandbox_core::{error::Error, guest::GuestError};
+use sandbox_core::{error::Error, guest::GuestError, sandbox::SandboxState};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ pub(crate) enum Code {
     Internal,
     /// The host could not do it.
     HostError,
-    /// The host lacks something.
+    /// The host has no room for it, or lacks something.
     HostUnavailable,
     /// Not for now; ask again later.
     Unavailable,
@@ -175,7 +175,13 @@ pub(crate) enum Told {
     Vaguely(Code, &'static str),
 }
 
-/// Decides what a client is told of an error.
+/// Why a sandbox is in state `error`, as far as clients are told: the record's own words quote the
+/// host.
+pub(crate) const NOT_MADE: &str =
+    "it could not be made, and what is left of it could not be removed yet";
+
+/// Decides what a client is told of an error. A test knows all variants by name, so that a new one
+/// does not slip through as `internal`.
 pub(crate) fn told(error: &Error) -> Told {
     use Told::{Plainly, Vaguely};
     let words = || error.to_string();
@@ -184,18 +190,30 @@ pub(crate) fn told(error: &Error) -> Told {
         Error::SandboxNotFound(_) | Error::OperationNotFound(_) | Error::TemplateNotFound(_) => {
             Plainly(Code::NotFound, words())
         }
+        Error::TemplateExists(_) => Plainly(Code::AlreadyExists, words()),
+        Error::Forbidden(_) => Plainly(Code::Forbidden, words()),
+        Error::InvalidState {
+            state: SandboxState::Error,
+            id,
+            ..
+        } => Plainly(
+            Code::InvalidState,
+            format!("sandbox {id} is error: {NOT_MADE}"),
+        ),
         Error::InvalidState { .. } => Plainly(Code::InvalidState, words()),
         Error::Conflict(_) | Error::IdempotencyMismatch => Plainly(Code::Conflict, words()),
+        Error::Unauthorized(_) => Plainly(Code::Unauthorized, words()),
+        Error::Unsupported(_) => Plainly(Code::Unsupported, words()),
         Error::Guest(guest) => Plainly(guest_code(guest), words()),
         Error::GuestUnavailable(_) => Plainly(Code::Unavailable, words()),
-        Error::Capacity(_) => Vaguely(Code::QuotaExceeded, "the host has no room for it now"),
+        Error::Capacity(_) => Vaguely(Code::HostUnavailable, "the host has no room for it now"),
         Error::NotSetUp(_) => Vaguely(
             Code::HostUnavailable,
             "the host lacks something that must be installed; its log says what",
         ),
         Error::Host(_) => Vaguely(Code::HostError, "the host could not do it"),
         Error::Unavailable(_) => Vaguely(Code::Unavailable, "unavailable for now; try again"),
-        // `Error` may grow.
+        // Only `Error::Internal` comes here; the compiler can't know, since `Error` may grow.
         _ => Vaguely(Code::Internal, "internal error"),
     }
 }
@@ -250,54 +268,4 @@ impl IntoResponse for ApiError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn r43_codes_have_the_statuses_that_clients_rely_on() {
-        let table: Vec<String> = Code::ALL
-            .iter()
-            .map(|code| {
-                let name = serde_json::to_value(code).unwrap();
-                format!("{} {}", name.as_str().unwrap(), code.status().as_u16())
-            })
-            .collect();
-        assert_eq!(
-            table,
-            [
-                "invalid_request 400",
-                "unauthorized 401",
-                "forbidden 403",
-                "not_found 404",
-                "already_exists 409",
-                "invalid_state 409",
-                "conflict 409",
-                "too_large 413",
-                "quota_exceeded 403",
-                "rate_limited 429",
-                "internal 500",
-                "host_error 502",
-                "host_unavailable 503",
-                "unavailable 503",
-                "unsupported 501",
-            ]
-        );
-    }
-
-    #[test]
-    fn r33_what_the_platform_says_to_itself_is_not_told_to_clients() {
-        let secret = "/var/lib/sandbox/host SELECT 10.0.0.1".to_owned();
-        for error in [
-            Error::Internal(secret.clone()),
-            Error::Host(secret.clone()),
-            Error::Capacity(secret.clone()),
-            Error::NotSetUp(secret.clone()),
-            Error::Unavailable(secret),
-        ] {
-            let told = ApiError::from(error.clone()).detail.message;
-            assert!(!told.contains("/var/lib"), "{told}");
-            assert!(told.contains("err-"), "{told}");
-            assert!(!reported(&error).message.contains("/var/lib"));
-        }
-    }
-}
+mod tests;

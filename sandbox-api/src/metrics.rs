@@ -13,6 +13,20 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use sandbox_core::{
+    engine::EndedOperation,
+    sandbox::SandboxState,
+    store::{Store, StoreError},
+};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+/// For how long a count of the sandboxes is good enough.
+const COUNT_LASTS: Duration = Duration::from_secs(5);
+/// What the store has to count them.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
@@ -26,12 +40,32 @@ struct Route {
     route: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
 /// The daemon's counters. Clones count together.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram>,
+    operations: Family<Ended, Counter>,
+    operation_durations: Family<Kind, Histogram>,
+    sandboxes: Family<State, Gauge>,
+    counted_at: Arc<Mutex<Option<Instant>>>,
     /// Connections that are open now.
     pub(crate) connections: Gauge,
     /// Connections that were refused because there were too many.
@@ -50,6 +84,10 @@ impl Default for Metrics {
             registry: Arc::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(durations),
+            operations: Family::default(),
+            operation_durations: Family::new_with_constructor(durations),
+            sandboxes: Family::default(),
+            counted_at: Arc::default(),
             connections: Gauge::default(),
             refused: Counter::default(),
         };
@@ -79,6 +117,21 @@ impl Default for Metrics {
             "Connections that were refused because there were too many",
             metrics.refused.clone(),
         );
+        registry.register(
+            "operations",
+            "Operations on sandboxes that ended, as this daemon saw them end",
+            metrics.operations.clone(),
+        );
+        registry.register(
+            "operation_duration_seconds",
+            "Time from an operation's beginning to its end",
+            metrics.operation_durations.clone(),
+        );
+        registry.register(
+            "sandboxes",
+            "Sandboxes in the store, some seconds old at most",
+            metrics.sandboxes.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -103,6 +156,51 @@ impl Metrics {
         self.durations
             .get_or_create(&Route { route })
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts an operation that ended. For [`Engine::on_operation_end`].
+    ///
+    /// [`Engine::on_operation_end`]: sandbox_core::engine::Engine::on_operation_end
+    pub fn operation_ended(&self, ended: &EndedOperation) {
+        let kind = ended.kind.as_str();
+        let outcome = if ended.succeeded {
+            "succeeded"
+        } else {
+            "failed"
+        };
+        let labels = Ended { kind, outcome };
+        self.operations.get_or_create(&labels).inc();
+        self.operation_durations
+            .get_or_create(&Kind { kind })
+            .observe(ended.took.as_secs_f64());
+    }
+
+    /// Counts the sandboxes in the store, by one question, where the last count is too old. Where
+    /// the store does not answer there is no count, rather than a wrong one.
+    pub(crate) async fn count_sandboxes(&self, store: &dyn Store) {
+        let mut counted_at = self.counted_at.lock().await;
+        if counted_at.is_some_and(|at| at.elapsed() < COUNT_LASTS) {
+            return;
+        }
+        let counting = timeout(COUNT_TIMEOUT, store.count_sandboxes()).await;
+        let late = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        match counting.unwrap_or_else(late) {
+            Ok(counts) => {
+                for state in SandboxState::ALL {
+                    let found = counts.iter().find(|(counted, _)| *counted == state);
+                    let count = found.map_or(0, |(_, count)| *count);
+                    let state = state.as_str();
+                    let gauge = self.sandboxes.get_or_create(&State { state });
+                    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+                }
+                *counted_at = Some(Instant::now());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the sandboxes can't be counted");
+                self.sandboxes.clear();
+                *counted_at = None;
+            }
+        }
     }
 
     /// All of it, as text.

@@ -39,6 +39,11 @@ const TERMINALS: &str = "Running commands in a sandbox.\n\nA terminal is a WebSo
         (name = "sandboxes", description = "Making, finding and removing sandboxes"),
         (name = "processes", description = TERMINALS),
         (name = "files", description = "The files of a sandbox"),
+        (
+            name = "templates",
+            description = "What sandboxes start from: images, which boot, and snapshots, which go \
+                           on where a sandbox was. A team sees its own and the platform's."
+        ),
         (name = "operations", description = "Outcomes of what was begun earlier"),
         (name = "daemon", description = "The daemon itself; no key is needed"),
     ),

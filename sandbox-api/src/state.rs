@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
-use sandbox_core::{api::Api, clock::Clock, host::Host, store::Store};
+use sandbox_core::{clock::Clock, host::Host, store::Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::auth::KeyHash, limits::Limits, metrics::Metrics};
+use crate::{keyring::Keyring, limits::Limits, metrics::Metrics};
 
 /// What a router is made of.
 #[derive(Clone)]
 pub struct AppState {
-    /// Everything that a client can ask for.
-    pub api: Arc<dyn Api>,
+    /// The keys that requests may carry, and all that each of them opens.
+    pub keys: Keyring,
     /// Asked whether it is ready, and nothing else.
     pub store: Arc<dyn Store>,
     /// Asked whether it is ready, and nothing else.
     pub host: Arc<dyn Host>,
     /// Time and request IDs.
     pub clock: Arc<dyn Clock>,
-    /// The key that requests must carry.
-    pub key: KeyHash,
     /// Bounds.
     pub limits: Limits,
     /// What is counted.

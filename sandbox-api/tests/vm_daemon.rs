@@ -14,220 +14,19 @@
 )]
 mod postgres;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+mod daemon_support;
 
-use futures::StreamExt;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use reqwest::{Method, RequestBuilder, StatusCode};
-use sandbox_host::testkit::{leftovers::Leftovers, seed};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+
+use daemon_support::{Daemon, Folder, LONG, STOP_LIMIT, command, refusal, wait_for_process};
+use nix::sys::signal::Signal;
+use reqwest::{Method, StatusCode};
 use sandbox_sdk::{Client, SandboxId};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    time::{Instant, sleep, timeout},
+    process::Command,
+    time::{Instant, sleep},
 };
-
-/// Longer than anything here takes, and short enough for a test that hangs.
-const LONG: Duration = Duration::from_secs(30);
-/// What a stop may take.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// A data folder of the test's own. Dropped in this order.
-struct Folder {
-    leftovers: Leftovers,
-    path: PathBuf,
-    _temporary: TempDir,
-}
-
-impl Folder {
-    async fn new() -> Self {
-        let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().canonicalize().unwrap();
-        let leftovers = Leftovers::watch(&path);
-        seed::plant(Path::new(env!("CARGO_TARGET_TMPDIR")), &path.join("host")).await;
-        Self {
-            leftovers,
-            path,
-            _temporary: temporary,
-        }
-    }
-}
-
-struct Daemon {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    base: String,
-    key: String,
-    client: reqwest::Client,
-}
-
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandboxd"));
-    command
-        .arg("--data")
-        .arg(folder)
-        .args(["--listen", "127.0.0.1:0", "--pool-size", "0"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-impl Daemon {
-    /// Starts one and waits for the line that it prints when it is ready.
-    async fn start(folder: &Folder) -> Self {
-        Self::start_with(folder, |_| {}).await
-    }
-
-    async fn start_with(folder: &Folder, change: impl FnOnce(&mut Command)) -> Self {
-        let mut command = command(&folder.path);
-        change(&mut command);
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(LONG, lines.next_line()).await.unwrap().unwrap();
-        let line = line.expect("the daemon starts");
-        let base = line.rsplit(' ').next().unwrap().to_owned();
-        assert!(base.starts_with("http://127.0.0.1:"), "{line}");
-        let key = fs::read_to_string(folder.path.join("admin.key")).unwrap();
-        let daemon = Self {
-            child,
-            lines,
-            base,
-            key: key.trim().to_owned(),
-            client: reqwest::Client::new(),
-        };
-        let ready = daemon.ask(Method::GET, "/readyz").send().await.unwrap();
-        assert_eq!(ready.status(), StatusCode::OK, "ready means ready");
-        daemon
-    }
-
-    fn ask(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.base);
-        self.client
-            .request(method, url)
-            .header("X-API-Key", &self.key)
-            .timeout(LONG)
-    }
-
-    async fn json(&self, method: Method, path: &str, body: Value, status: u16) -> Value {
-        let mut asked = self.ask(method, path);
-        if !body.is_null() {
-            asked = asked.json(&body);
-        }
-        let answer = asked.send().await.unwrap();
-        let got = answer.status().as_u16();
-        let text = answer.text().await.unwrap();
-        assert_eq!(got, status, "{path}: {text}");
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        self.json(Method::GET, path, Value::Null, 200).await
-    }
-
-    async fn create(&self) -> String {
-        let made = self.json(Method::POST, "/v1/sandboxes", json!({}), 201);
-        format!("/v1/sandboxes/{}", made.await["id"].as_str().unwrap())
-    }
-
-    async fn exec(&self, sandbox: &str, line: &str) -> Value {
-        let path = format!("{sandbox}/exec");
-        self.json(Method::POST, &path, json!({"cmd": line}), 200)
-            .await
-    }
-
-    async fn start_process(&self, sandbox: &str, line: &str) -> String {
-        let path = format!("{sandbox}/processes");
-        let started = self.json(Method::POST, &path, json!({"cmd": line}), 201);
-        format!("{path}/{}", started.await["pid"])
-    }
-
-    async fn delete(&self, path: &str) {
-        self.json(Method::DELETE, path, Value::Null, 204).await;
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.child.id().unwrap().cast_signed();
-        kill(Pid::from_raw(pid), signal).unwrap();
-    }
-
-    /// Waits for its end, within what a stop may take.
-    async fn ended(mut self) -> ExitStatus {
-        let status = timeout(STOP_LIMIT, self.child.wait()).await;
-        let status = status.expect("it stops within its limit").unwrap();
-        let more = self.lines.next_line().await.unwrap();
-        assert_eq!(more, None, "one line, and no more");
-        status
-    }
-
-    async fn stop(self) {
-        self.signal(Signal::SIGTERM);
-        assert!(self.ended().await.success());
-    }
-
-    async fn kill(self) {
-        self.signal(Signal::SIGKILL);
-        assert!(!self.ended().await.success());
-    }
-
-    /// Reads output by server-sent events from `offset`, until `enough`; gives text and the offset
-    /// behind it, and the exit where it came.
-    async fn read(
-        &self,
-        process: &str,
-        offset: u64,
-        enough: impl Fn(&str) -> bool,
-    ) -> (String, u64, Option<Value>) {
-        let path = format!("{process}/output?follow=true");
-        let asked = self.ask(Method::GET, &path);
-        let asked = asked.header("Last-Event-ID", offset.to_string());
-        let answer = asked.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let mut bytes = answer.bytes_stream();
-        let (mut pending, mut text, mut at) = (String::new(), String::new(), offset);
-        while !enough(&text) {
-            let Some(piece) = bytes.next().await else {
-                break;
-            };
-            pending.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
-            while let Some((event, rest)) = pending.split_once("\n\n") {
-                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
-                if let (Some(kind), Some(data)) = (field("event: "), field("data: ")) {
-                    let data: Value = serde_json::from_str(data).unwrap();
-                    at = field("id: ").unwrap().parse().unwrap();
-                    match kind {
-                        "stdout" => text.push_str(data["data"].as_str().unwrap()),
-                        "exit" => return (text, at, Some(data)),
-                        other => panic!("{other}: {data}"),
-                    }
-                }
-                pending = rest.to_owned();
-            }
-        }
-        (text, at, None)
-    }
-}
-
-async fn refusal(command: &mut Command) -> String {
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let mut words = String::new();
-    let mut stderr = child.stderr.take().unwrap();
-    let read = stderr.read_to_string(&mut words);
-    timeout(LONG, read).await.unwrap().unwrap();
-    assert!(!child.wait().await.unwrap().success(), "{words}");
-    words
-}
 
 #[tokio::test]
 async fn the_whole_way_from_the_first_start_to_the_last_delete() {
@@ -409,16 +208,39 @@ async fn r44_clients_of_the_sdk_come_in_by_the_socket_and_over_tcp() {
     folder.leftovers.assert_none().await;
 }
 
-async fn wait_for_process(daemon: &Daemon, sandbox: &str) {
-    let until = Instant::now() + LONG;
-    loop {
-        let processes = daemon.get(&format!("{sandbox}/processes")).await;
-        if !processes["items"].as_array().unwrap().is_empty() {
-            return;
-        }
-        assert!(Instant::now() < until, "the command runs");
-        sleep(Duration::from_millis(10)).await;
-    }
+#[tokio::test]
+async fn r47_lines_of_a_json_log_join_requests_and_operations() {
+    let folder = Folder::new().await;
+    let log = folder.path.join("log");
+    let file = fs::File::create(&log).unwrap();
+    let daemon = Daemon::start_with(&folder, |command| {
+        command.args(["--log-format", "json"]).stderr(file);
+    })
+    .await;
+    let asked = daemon.ask(Method::POST, "/v1/sandboxes");
+    let asked = asked.header("X-Request-Id", "mine-1").send().await.unwrap();
+    assert_eq!(asked.headers()["x-request-id"], "mine-1");
+    let made: Value = serde_json::from_str(&asked.text().await.unwrap()).unwrap();
+    let path = format!("/v1/sandboxes/{}", made["id"].as_str().unwrap());
+    daemon.delete(&path).await;
+    daemon.stop().await;
+    let text = fs::read_to_string(&log).unwrap();
+    let lines = text.lines().map(|line| {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let of_ours: Vec<Value> = lines
+        .filter(|line| line["spans"].to_string().contains("\"mine-1\""))
+        .collect();
+    let joined = of_ours.iter().find(|line| {
+        let spans = line["spans"].as_array().unwrap();
+        spans
+            .iter()
+            .any(|span| span["kind"] == "create" && span["sandbox"] == made["id"])
+    });
+    let joined = joined.unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(joined["fields"]["message"], "the operation is done");
+    assert!(joined["spans"].to_string().contains("\"op-"), "{joined}");
+    folder.leftovers.assert_none().await;
 }
 
 #[tokio::test]
@@ -457,13 +279,50 @@ async fn r36_a_command_outlives_killed_daemons_and_is_read_to_the_last_byte() {
 }
 
 #[tokio::test]
+async fn r36_a_foreground_command_of_a_killed_daemon_waits_for_no_reader() {
+    let folder = Folder::new().await;
+    let daemon = Daemon::start(&folder).await;
+    let sandbox = daemon.create().await;
+    // More than its log holds, once nobody reads it.
+    let line = "while [ ! -e /go ]; do usleep 20000; done; head -c 31457280 /dev/zero; : > /over";
+    let exec = daemon.ask(Method::POST, &format!("{sandbox}/exec"));
+    let exec = tokio::spawn(exec.json(&json!({"cmd": line})).send());
+    wait_for_process(&daemon, &sandbox).await;
+    daemon.kill().await;
+    exec.await.unwrap().unwrap_err();
+
+    let daemon = Daemon::start(&folder).await;
+    let go = format!("{sandbox}/files?path=/go");
+    let go = daemon.ask(Method::PUT, &go).body("").send().await.unwrap();
+    assert_eq!(go.status(), StatusCode::OK);
+    let over = format!("{sandbox}/files/stat?path=/over");
+    let until = Instant::now() + LONG;
+    while daemon
+        .ask(Method::GET, &over)
+        .send()
+        .await
+        .unwrap()
+        .status()
+        != StatusCode::OK
+    {
+        assert!(Instant::now() < until, "the command goes on");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let processes = daemon.get(&format!("{sandbox}/processes")).await;
+    assert_eq!(processes["items"][0]["output_end"], 31_457_280);
+    daemon.delete(&sandbox).await;
+    daemon.stop().await;
+    folder.leftovers.assert_none().await;
+}
+
+#[tokio::test]
 async fn settings_that_make_no_sense_are_refused_with_words_that_help() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     for (args, words) in [
         (&[][..], "--data"),
         (&["--data", data, "--redis-url", "redis://x"], "not built"),
-        (&["--data", data, "--no-local-host"], "not built"),
+        (&["--data", data, "--no-local-host"], "--host unix:PATH"),
         (&["--data", data, "--listen", "nowhere"], "--listen"),
         (&["--data", data, "--log", "=["], "--log"),
         (&["--data", data, "--config", "/none.toml"], "/none.toml"),

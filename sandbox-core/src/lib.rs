@@ -23,6 +23,9 @@ pub mod id;
 pub mod lifecycle;
 pub mod name;
 pub mod operation;
+#[cfg(feature = "engine")]
+#[doc(hidden)]
+pub mod planted;
 pub mod process;
 pub mod reconcile;
 pub mod sandbox;

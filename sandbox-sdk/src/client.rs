@@ -9,7 +9,7 @@ use sandbox_core::{
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
 };
 
-use crate::{Create, Result, Sandbox};
+use crate::{Create, Result, Sandbox, Templates};
 
 /// A connection to the platform. Clones share it; it may be used from many tasks at once.
 #[derive(Clone)]
@@ -68,6 +68,12 @@ impl Client {
         page: PageRequest,
     ) -> Result<Page<SandboxRecord>> {
         self.api.list(filter, page).await
+    }
+
+    /// What sandboxes start from.
+    #[must_use]
+    pub const fn templates(&self) -> Templates<'_> {
+        Templates::new(self)
     }
 
     /// An operation and its outcome, also when whoever began it has gone.

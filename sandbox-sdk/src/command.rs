@@ -92,6 +92,16 @@ impl Command {
         self
     }
 
+    /// As [`wait_for_readers`](Self::wait_for_readers), but readers that stay away for longer than
+    /// this are not waited for until they come back.
+    #[cfg(feature = "cli")]
+    pub(crate) fn wait_for_readers_up_to(self, patience: Duration) -> Self {
+        let mut command = self.wait_for_readers();
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        command.spec.reader_patience_ms = Some(patience_ms);
+        command
+    }
+
     /// Runs it to its end and gives all that it wrote, up to 16 MiB.
     ///
     /// A command that fails is no error: look at [`ExecOutput::status`]. When this future is

@@ -24,7 +24,8 @@ impl<'c> Create<'c> {
         Self { client, request }
     }
 
-    /// What to start from; `minimal` by default.
+    /// The template to start from, by name, written ID or handle; `minimal` by default. What starts
+    /// from a snapshot goes on in its memory, at exactly its size.
     pub fn template(mut self, name: impl Into<String>) -> Self {
         self.request.template = Some(name.into());
         self

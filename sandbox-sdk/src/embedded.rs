@@ -7,6 +7,7 @@ use std::{
 
 use sandbox_core::{
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     host::HostError,
     name::TemplateName,
@@ -22,8 +23,8 @@ use crate::{Client, Error, Result};
 #[non_exhaustive]
 pub struct EmbeddedConfig {
     /// The folder that holds everything: records, templates, disks. One process at a time may use
-    /// it. By default `$SANDBOX_DATA_DIR`, else `/var/lib/sandbox` for root and
-    /// `~/.local/share/sandbox` for others.
+    /// it. By default `$SANDBOX_DATA`, else `$SANDBOX_DATA_DIR`, else `/var/lib/sandbox` for root
+    /// and `~/.local/share/sandbox` for others.
     pub data_dir: PathBuf,
     /// Where to look for a guest kernel before the usual places.
     pub kernel_dir: Option<PathBuf>,
@@ -61,7 +62,9 @@ impl EmbeddedConfig {
 }
 
 fn default_data_dir() -> PathBuf {
-    if let Some(folder) = std::env::var_os("SANDBOX_DATA_DIR") {
+    let variable = |name| std::env::var_os(name).filter(|folder| !folder.is_empty());
+    // The one name is the daemon's flag as a variable, the other says what it is.
+    if let Some(folder) = variable("SANDBOX_DATA").or_else(|| variable("SANDBOX_DATA_DIR")) {
         return folder.into();
     }
     match std::env::var_os("HOME") {
@@ -104,7 +107,7 @@ impl Client {
             clock: Arc::new(SystemClock),
         };
         let engine = Engine::start(parts, EngineConfig::default()).await?;
-        let api = Arc::new(engine.api(Actor::app()));
+        let api = Arc::new(engine.api(Caller::admin(Actor::app())));
         let embedded = Embedded { engine, host };
         Ok(Self {
             api,

@@ -21,6 +21,18 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A sandbox can be paused and resumed, and a snapshot of it is a template whose clones start warm:
+//! with the same processes, memory and files.
+//!
+//! ```no_run
+//! # async fn example(sandbox: sandbox_sdk::Sandbox, client: sandbox_sdk::Client)
+//! # -> Result<(), sandbox_sdk::Error> {
+//! sandbox.command("/srv/server").spawn().await?;
+//! let warm = sandbox.snapshot("warm-server").await?;
+//! let clone = client.create().template(&warm).await?;
+//! # Ok(()) }
+//! ```
+//!
 //! Every sandbox is a real virtual machine with a kernel, memory and disk of its own. It has no
 //! network. A [`Client`] is made by [`Client::embedded`] (feature `embedded`), which runs the
 //! machines from within the app and needs no daemon, or by [`Client::connect`] (feature `remote`),
@@ -41,6 +53,8 @@ mod process;
 #[cfg(feature = "remote")]
 pub mod rpc;
 mod sandbox;
+mod template;
+mod templates;
 
 pub use client::Client;
 pub use command::Command;
@@ -52,6 +66,8 @@ pub use process::{Process, ProcessEvent};
 #[cfg(feature = "remote")]
 pub use rpc::RemoteConfig;
 pub use sandbox::Sandbox;
+pub use template::{Snapshot, Template};
+pub use templates::{Import, Templates};
 
 #[cfg(feature = "embedded")]
 pub use sandbox_host::{Check, DoctorReport, Verdict, doctor};
@@ -60,10 +76,15 @@ pub use sandbox_core::{
     error::Error,
     file::{FileKind, FileStat},
     guest::GuestError,
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TeamId, TemplateId},
+    name::TemplateName,
+    operation::{OperationKind, OperationRecord, OperationStatus},
     process::{ExecOutput, Exit, ExitStatus, ProcessInfo, PtySize},
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
     size::{DEFAULT_DISK_SIZE_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, MachineSize},
+    template::{
+        ImportSource, TemplateKind, TemplatePage, TemplatePageRequest, TemplateRecord, TemplateUse,
+    },
 };
 
 /// What calls of this crate give.

@@ -176,10 +176,11 @@ impl Process {
             .map(drop)
     }
 
-    /// Sends a signal, by its Linux number, to it and its children.
+    /// Sends a signal, by its Linux number, to it and its children: to its process group, also when
+    /// it has ended and only they live on.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When all of them have ended.
     pub async fn signal(&self, signal: i32) -> Result<()> {
         self.sandbox
             .api
@@ -187,10 +188,10 @@ impl Process {
             .await
     }
 
-    /// Kills it and its children.
+    /// Kills it and its children, as [`signal`](Self::signal) does.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When all of them have ended.
     pub async fn kill(&self) -> Result<()> {
         const SIGKILL: i32 = 9;
         self.signal(SIGKILL).await

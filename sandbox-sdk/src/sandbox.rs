@@ -9,7 +9,7 @@ use sandbox_core::{
     sandbox::SandboxRecord,
 };
 
-use crate::{Command, Files, Process, Result};
+use crate::{Command, Files, Process, Result, Snapshot};
 
 /// A handle on a sandbox. Clones are handles on the same one; dropping them ends nothing.
 #[derive(Clone)]
@@ -109,6 +109,63 @@ impl Sandbox {
     /// When it gives none.
     pub async fn ping(&self) -> Result<SandboxRecord> {
         self.api.ping(self.id).await
+    }
+
+    /// Saves its memory and disk and ends its process: what is paused costs disk and nothing else. A
+    /// paused one is done already. The work goes on when the caller goes away.
+    ///
+    /// ```no_run
+    /// # async fn example(sandbox: sandbox_sdk::Sandbox) -> Result<(), sandbox_sdk::Error> {
+    /// let counter = sandbox.shell("n=0; while sleep 1; do n=$((n+1)); echo $n; done");
+    /// let counter = counter.spawn().await?;
+    /// sandbox.pause().await?;
+    /// // An hour or a restart later:
+    /// sandbox.resume().await?;
+    /// // It counts on from where it was.
+    /// counter.kill().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`](crate::Error::InvalidState) where it neither runs nor is paused.
+    pub async fn pause(&self) -> Result<SandboxRecord> {
+        self.api.pause(self.id).await
+    }
+
+    /// Has it go on where it was paused, with the same processes, files and open state. A running
+    /// one is done already.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`](crate::Error::InvalidState) where it neither runs nor is paused.
+    pub async fn resume(&self) -> Result<SandboxRecord> {
+        self.api.resume(self.id).await
+    }
+
+    /// Begins to describe a template made of this sandbox, with its memory; awaiting it makes the
+    /// template. The sandbox is paused afterwards, unless [`Snapshot::resume`] says otherwise. The
+    /// work goes on when the caller goes away.
+    ///
+    /// ```no_run
+    /// # async fn example(client: sandbox_sdk::Client, sandbox: sandbox_sdk::Sandbox)
+    /// # -> Result<(), sandbox_sdk::Error> {
+    /// let template = sandbox.snapshot("with-tools").resume(true).await?;
+    /// let clone = client.create().template(&template).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TemplateExists`](crate::Error::TemplateExists);
+    /// [`Error::Forbidden`](crate::Error::Forbidden) for a name of the platform's.
+    pub fn snapshot(&self, name: impl Into<String>) -> Snapshot {
+        Snapshot::new(self.clone(), Some(name.into()))
+    }
+
+    /// Like [`snapshot`](Self::snapshot), with a name made up by the platform.
+    ///
+    /// # Errors
+    /// As for [`snapshot`](Self::snapshot).
+    pub fn unnamed_snapshot(&self) -> Snapshot {
+        Snapshot::new(self.clone(), None)
     }
 
     /// Removes the sandbox with its memory and disk, whatever its state. Twice is as good as once.

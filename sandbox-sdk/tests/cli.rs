@@ -4,123 +4,26 @@
 #![cfg(all(feature = "cli", feature = "rpc-server"))]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "suite/bytes.rs"]
+#[expect(dead_code, reason = "made for the suite, which uses all of it")]
+mod bytes;
+mod cli_support;
 #[expect(dead_code, reason = "not every test target uses all of it")]
 mod remote_support;
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use bytes::pattern;
+use cli_support::{Desk, json, program, run};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use remote_support::{KEY, Serving, World, pattern, until};
+use remote_support::{KEY, World, until};
 use sandbox_core::process::ExitStatus;
-use sandbox_sdk::Sandbox;
-use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
-};
+use tokio::io::AsyncReadExt;
 
 const MIB: usize = 1024 * 1024;
-
-/// What a run of the program left behind.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
-        String::from_utf8(self.stdout).unwrap()
-    }
-
-    /// The one line on stderr.
-    #[track_caller]
-    fn failed(self, code: i32) -> String {
-        assert_eq!(self.code, code, "{self:?}");
-        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
-        assert!(self.stdout.is_empty(), "{self:?}");
-        self.stderr
-    }
-}
-
-/// The program without what the tester's environment tells it.
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
-    for name in [
-        "SANDBOX_REMOTE",
-        "SANDBOX_API_KEY",
-        "SANDBOX_API_KEY_FILE",
-        "SANDBOX_DATA",
-        "SANDBOX_DATA_DIR",
-    ] {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-async fn run(mut command: Command, input: &[u8]) -> Ran {
-    command.stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let feed = async {
-        // It may have no use for it.
-        stdin.write_all(input).await.ok();
-        drop(stdin);
-    };
-    let ((), output) = tokio::join!(feed, child.wait_with_output());
-    let output = output.unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-struct Desk {
-    world: World,
-    _serving: Serving,
-}
-
-impl Desk {
-    async fn new() -> Self {
-        let world = World::new().await;
-        let serving = world.serve_unix().await;
-        Self {
-            world,
-            _serving: serving,
-        }
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = program();
-        let address = format!("unix:{}", self.world.socket().display());
-        command.env("SANDBOX_REMOTE", address);
-        command.args(line.split_whitespace());
-        command
-    }
-
-    async fn run(&self, line: &str) -> Ran {
-        run(self.command(line), b"").await
-    }
-
-    async fn create(&self) -> Sandbox {
-        let id = self.run("create").await.ok();
-        let id = id.strip_suffix('\n').unwrap().parse().unwrap();
-        self.world.local().get(id).await.unwrap()
-    }
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
-}
 
 #[tokio::test]
 async fn r45_sandboxes_are_made_listed_shown_and_removed() {
@@ -465,4 +368,49 @@ async fn a_daemon_that_serves_the_folder_is_asked() {
     command.args(["--data", folder.to_str().unwrap(), "ls", "-q"]);
     let listed = tokio::time::timeout(Duration::from_secs(20), run(command, b"")).await;
     assert_eq!(listed.unwrap().ok().lines().count(), 1);
+
+    // Its folder is named by either variable, SANDBOX_DATA before SANDBOX_DATA_DIR.
+    for variables in [
+        &[("SANDBOX_DATA_DIR", folder)][..],
+        &[
+            ("SANDBOX_DATA", Path::new("")),
+            ("SANDBOX_DATA_DIR", folder),
+        ],
+        &[
+            ("SANDBOX_DATA", folder),
+            ("SANDBOX_DATA_DIR", Path::new("/nonexistent")),
+        ],
+    ] {
+        let mut command = program();
+        command.envs(variables.iter().copied()).args(["ls", "-q"]);
+        assert_eq!(run(command, b"").await.ok().lines().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn r36_a_killed_program_s_command_waits_for_no_reader() {
+    let desk = Desk::new().await;
+    let sandbox = desk.create().await;
+    let mut command = desk.command(&format!("exec {} spew 30000000", sandbox.id()));
+    // A pipe that nobody reads: the program stands still, and so does the command.
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let process = async || sandbox.processes().await.unwrap().pop();
+    until("it is full", || async {
+        let Some(running) = process().await else {
+            return false;
+        };
+        running.output_end - running.output_start == 4 * MIB as u64
+    })
+    .await;
+    child.kill().await.unwrap();
+    // The connection's end is seen, and its reader gone, before time is moved.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(50)).await;
+    assert_eq!(process().await.unwrap().exit, None);
+    tokio::time::advance(Duration::from_secs(15)).await;
+    let ended = process().await.unwrap();
+    assert!(ended.exit.unwrap().status.success(), "{ended:?}");
+    assert_eq!(ended.output_end, 30_000_000);
 }

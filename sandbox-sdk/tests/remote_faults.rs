@@ -3,12 +3,15 @@
 #![cfg(feature = "rpc-server")]
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "suite/bytes.rs"]
+mod bytes;
 mod remote_support;
 
 use std::time::Duration;
 
+use bytes::{pattern, stdout};
 use futures::TryStreamExt;
-use remote_support::{KEY, Serving, Wire, World, connect, pattern, stdout, until};
+use remote_support::{KEY, Serving, Wire, World, connect, until};
 use sandbox_core::sim::Call;
 use sandbox_sdk::{
     Client, Error, PageRequest, ProcessEvent, RemoteConfig, SandboxFilter, SandboxState,

@@ -129,6 +129,34 @@ async fn r45_a_sandbox_lives_on_between_commands_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn r45_what_a_command_paused_or_saved_others_resume_and_clone() {
+    let desk = Desk::new().await;
+    let id = desk.create().await;
+    let counts = "n=0; while sleep 0.05; do n=$((n+1)); echo $n > /srv/n; done";
+    desk.ok(&["exec", "-d", &id, "--", "sh", "-c", counts])
+        .await;
+    desk.ok(&["pause", &id]).await;
+    assert!(desk.ok(&["ls"]).await.contains("paused"));
+    desk.ok(&["resume", &id]).await;
+    desk.ok(&["snapshot", &id, "--name", "counting"]).await;
+    let clone = desk.ok(&["create", "--template", "counting"]).await;
+    let clone = clone.trim_end();
+    // It counts on in the clone, where nobody started it.
+    let count = async || -> u64 {
+        let written = desk.ok(&["exec", clone, "cat", "/srv/n"]).await;
+        written.trim_end().parse().unwrap_or(0)
+    };
+    let first = count().await;
+    until("it counts on", async || count().await > first + 1).await;
+    let listed = desk.ok(&["templates", "--type", "snapshot", "-q"]).await;
+    assert_eq!(listed, "counting\n");
+    desk.ok(&["rm", &id, clone]).await;
+    desk.ok(&["template", "rm", "counting"]).await;
+    assert_eq!(desk.ok(&["templates", "-q"]).await, "minimal\n");
+    desk.close().await;
+}
+
+#[tokio::test]
 async fn commands_at_the_same_time_take_turns() {
     let desk = Desk::new().await;
     let id = desk.create().await;

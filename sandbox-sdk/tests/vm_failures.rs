@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "suite/sleepers.rs"]
+mod sleepers;
 mod vm_support;
 
 use std::{fs, future::IntoFuture, time::Duration};
 
 use sandbox_core::process::ExitStatus;
 use sandbox_sdk::{Error, PageRequest, Sandbox, SandboxFilter, SandboxId, SandboxState};
+use sleepers::until_sleepers_are;
 use vm_support::{LONG, Platform, eventually, kill_9, lives, stopped, text, with_platform};
 
 #[tokio::test]
@@ -173,8 +176,7 @@ async fn r5_a_command_that_never_ends_is_killed_with_its_children_at_its_timeout
         assert_eq!(output.status, ExitStatus::Signal(9));
         assert_eq!(output.stdout, "begun\n", "what it wrote is kept");
         assert!(output.duration >= Duration::from_millis(700));
-        let left = sandbox.exec("pgrep sleep | wc -l").await.unwrap();
-        assert_eq!(text(left), "0\n");
+        until_sleepers_are(0, &sandbox).await;
         sandbox.destroy().await.unwrap();
     })
     .await;

@@ -1,118 +1,32 @@
 //! R22, trap 39: a full disk under real VMs, on a real, small file system.
-//!
-//! Each test mounts in a mount namespace of its thread, and runs on that thread, so that the kernel
-//! takes mount and loop device away even when the test is killed. That needs root; without it the
-//! tests say so and do nothing.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "tests fail by panicking, and say why they are skipped"
 )]
 
+#[path = "../../sandbox-store/tests/small_disk/mod.rs"]
+#[expect(dead_code, reason = "not every test target uses all of it")]
+mod small_disk;
 mod vm_support;
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    unistd::geteuid,
-};
 use sandbox_host::testkit::{leftovers::Leftovers, seed};
 use sandbox_sdk::{Error, ProcessEvent, Sandbox, SandboxState};
-use tempfile::TempDir;
+use small_disk::{MIB, SmallDisk};
 use vm_support::{eventually, lives, open, shared, text};
 
-const MIB: u64 = 1024 * 1024;
-
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {errors}");
-}
-
-/// A small ext4 that holds a data folder.
-struct SmallDisk {
-    at: PathBuf,
-    _folder: TempDir,
-}
-
-impl SmallDisk {
-    fn mount(size_mb: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("disk.img");
-        File::create(&image)
-            .unwrap()
-            .set_len(size_mb * MIB)
-            .unwrap();
-        let at = folder.path().join("mnt");
-        fs::create_dir(&at).unwrap();
-        let (image, target) = (image.to_str().unwrap(), at.to_str().unwrap());
-        run("mke2fs", &["-q", "-F", "-t", "ext4", "-m", "0", image]);
-        run("mount", &["-t", "ext4", "-o", "loop", image, target]);
-        fs::remove_dir(at.join("lost+found")).unwrap();
-        Self {
-            at,
-            _folder: folder,
-        }
-    }
-
-    /// Takes room until so much is left, under a name to give it back by.
-    fn take_all_but(&self, left_mb: u64, name: &str) {
-        let mut file = File::create(self.at.join(name)).unwrap();
-        let free = nix::sys::statvfs::statvfs(&self.at).unwrap();
-        let free_mb = free.blocks_available() * free.fragment_size() / MIB;
-        let block = vec![7; usize::try_from(MIB).unwrap()];
-        for _ in left_mb..free_mb {
-            file.write_all(&block).unwrap();
-        }
-        file.sync_all().unwrap();
-    }
-
-    fn give_back(&self, name: &str) {
-        fs::remove_file(self.at.join(name)).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let at = self.at.to_str().unwrap();
-        let unmount = |args: &[&str]| Command::new("umount").args(args).status().unwrap();
-        if !unmount(&[at]).success() {
-            unmount(&["-l", at]);
-        }
-    }
-}
-
-/// Runs a test on this thread, so that all threads and machines that it starts are in its mount
-/// namespace. Checks that nothing is left, the disk itself included.
+/// Runs a test on a small disk, and checks that nothing is left, the disk itself included.
 fn on_small_disk(size_mb: u64, test: impl AsyncFnOnce(&SmallDisk)) {
-    if !geteuid().is_root() {
-        println!("skipped: mounting a file system needs root");
-        return;
-    }
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-    let disk = SmallDisk::mount(size_mb);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    small_disk::on_small_disk(size_mb, async |disk| {
         let leftovers = Leftovers::watch(&disk.at);
         seed::plant(shared(), &disk.at.join("host")).await;
-        test(&disk).await;
+        test(disk).await;
         leftovers.assert_none().await;
     });
-    drop(runtime);
 }
 
 #[track_caller]

@@ -1,4 +1,5 @@
-//! The SDK against real VMs: what must work.
+//! The SDK against real VMs: what must work. What must work over every kind of connection is in
+//! `sandbox-api/tests/vm_sdk_suite`.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -9,14 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::TryStreamExt;
-use sandbox_core::process::ExitStatus;
-use sandbox_sdk::{
-    Error, GuestError, PageRequest, ProcessEvent, PtySize, Sandbox, SandboxFilter, SandboxState,
-};
+use sandbox_sdk::{Error, PageRequest, Sandbox, SandboxFilter, SandboxState};
 use vm_support::{LONG, eventually, lives, text, with_platform, with_pool};
-
-const MIB: usize = 1024 * 1024;
 
 #[tokio::test]
 async fn r4_a_sandbox_is_created_with_the_defaults_found_listed_and_destroyed_twice() {
@@ -135,162 +130,6 @@ async fn r10_trap_38_one_idempotency_key_makes_one_sandbox_whatever_is_retried()
         first.destroy().await.unwrap();
     })
     .await;
-}
-
-#[tokio::test]
-async fn r5_commands_take_arguments_stdin_environment_directory_and_user() {
-    with_platform(async |platform| {
-    let create = platform.client.create().env("COLOUR", "red").env("SHAPE", "round");
-    let sandbox = create.await.unwrap();
-
-    let both = sandbox.exec("echo out; echo err >&2; exit 4").await.unwrap();
-    assert_eq!(both.status, ExitStatus::Code(4));
-    assert_eq!((&both.stdout[..], &both.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
-    let killed = sandbox.exec("kill -TERM $$").await.unwrap();
-    assert_eq!(killed.status, ExitStatus::Signal(15));
-
-    let command = sandbox.command("printf").args(["%s|", "a b", "$HOME", ""]);
-    assert_eq!(text(command.output().await.unwrap()), "a b|$HOME||");
-    let counted = sandbox.command("wc").arg("-c").stdin(vec![b'x'; 3 * MIB]);
-    assert_eq!(text(counted.output().await.unwrap()), format!("{}\n", 3 * MIB));
-    let env = sandbox.shell("echo $COLOUR $SHAPE").env("COLOUR", "blue");
-    assert_eq!(text(env.output().await.unwrap()), "blue round\n");
-    let who = sandbox.shell("id -un; pwd; echo $HOME").user("user").cwd("/srv");
-    assert_eq!(text(who.output().await.unwrap()), "user\n/srv\n/home/user\n");
-
-    let missing = sandbox.command("/no/such").output().await.unwrap_err();
-    assert!(
-        matches!(&missing, Error::Guest(GuestError::Spawn { command, .. }) if command == "/no/such"),
-        "{missing:?}"
-    );
-    let nobody = sandbox.shell("true").user("ghost").output().await.unwrap_err();
-    assert_eq!(
-        nobody,
-        Error::Guest(GuestError::NoSuchUser { user: "ghost".to_owned() })
-    );
-    sandbox.destroy().await.unwrap();
-    })
-    .await;
-}
-
-/// Gathers a process's stdout until `done` says so; returns it with the offset behind it.
-async fn gather(
-    events: impl futures::Stream<Item = sandbox_sdk::Result<ProcessEvent>>,
-    done: impl Fn(&[u8]) -> bool,
-) -> (Vec<u8>, Option<ExitStatus>) {
-    let mut seen = Vec::new();
-    let mut events = std::pin::pin!(events);
-    let all = async {
-        while !done(&seen) {
-            match events.try_next().await.unwrap() {
-                Some(ProcessEvent::Stdout(bytes)) => seen.extend_from_slice(&bytes),
-                Some(ProcessEvent::Exit(exit)) => return Some(exit.status),
-                Some(other) => panic!("{other:?}"),
-                None => panic!("a stream ends with its exit"),
-            }
-        }
-        None
-    };
-    let exit = tokio::time::timeout(LONG, all).await.unwrap();
-    (seen, exit)
-}
-
-#[tokio::test]
-async fn r5_a_reader_that_comes_back_with_its_offset_loses_and_doubles_no_byte() {
-    with_platform(async |platform| {
-        let sandbox = platform.create().await;
-        let line = "lines() { for i in $(seq $1 $2); do echo line $i; done; }; \
-                    lines 0 199; read go; lines 200 399; read words; echo $words";
-        let process = sandbox.shell(line).piped_stdin().spawn().await.unwrap();
-        let (first, _) = gather(process.events(), |seen| seen.len() > 100).await;
-
-        // Another handle, as after a restart of the reader.
-        let again = platform.client.get(sandbox.id()).await.unwrap();
-        let again = again.process(process.pid());
-        again.write_stdin("go\n").await.unwrap();
-        let offset = first.len() as u64;
-        let all_lines = |seen: &[u8]| seen.ends_with(b"line 399\n");
-        let (second, _) = gather(again.events_from(offset), all_lines).await;
-        again.write_stdin("the end\n").await.unwrap();
-        let offset = (first.len() + second.len()) as u64;
-        let (third, exit) = gather(again.events_from(offset), |_| false).await;
-        let expected: String = (0..400).map(|i| format!("line {i}\n")).collect();
-        let whole = [first, second, third].concat();
-        assert_eq!(String::from_utf8(whole).unwrap(), expected + "the end\n");
-        assert_eq!(exit, Some(ExitStatus::Code(0)));
-
-        let listed = sandbox.processes().await.unwrap();
-        assert_eq!(listed.len(), 1);
-        assert!(listed[0].pid == process.pid() && listed[0].exit.is_some());
-        sandbox.destroy().await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn r5_a_background_process_is_fed_signalled_and_waited_for() {
-    with_platform(async |platform| {
-        let sandbox = platform.create().await;
-        let cat = sandbox.command("cat").piped_stdin().spawn().await.unwrap();
-        cat.write_stdin("one ").await.unwrap();
-        cat.write_stdin(vec![b'2'; 2 * MIB]).await.unwrap();
-        cat.close_stdin().await.unwrap();
-        let (echoed, exit) = gather(cat.events(), |_| false).await;
-        assert_eq!(echoed.len(), 4 + 2 * MIB);
-        assert!(echoed.starts_with(b"one 22"));
-        assert_eq!(exit, Some(ExitStatus::Code(0)));
-
-        let sleeper = sandbox.shell("sleep 1000 & wait").spawn().await.unwrap();
-        assert!(
-            sandbox
-                .processes()
-                .await
-                .unwrap()
-                .iter()
-                .any(|listed| { listed.pid == sleeper.pid() && listed.exit.is_none() })
-        );
-        sleeper.kill().await.unwrap();
-        assert_eq!(sleeper.wait().await.unwrap().status, ExitStatus::Signal(9));
-        let left = sandbox.exec("pgrep sleep | wc -l").await.unwrap();
-        assert_eq!(text(left), "0\n", "its children are killed with it");
-        sandbox.destroy().await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn r5_a_terminal_has_a_size_that_can_be_changed() {
-    with_platform(async |platform| {
-        let sandbox = platform.create().await;
-        let size = PtySize { rows: 24, cols: 80 };
-        let shell = sandbox.command("sh").pty(size).spawn().await.unwrap();
-        shell
-            .write_stdin("stty -echo; tty; stty size; echo 'first-'done\n")
-            .await
-            .unwrap();
-        let (seen, _) = gather(shell.events(), |seen| contains(seen, "first-done")).await;
-        assert!(
-            contains(&seen, "/dev/pts/") && contains(&seen, "24 80"),
-            "{seen:?}"
-        );
-        shell
-            .resize(PtySize {
-                rows: 50,
-                cols: 132,
-            })
-            .await
-            .unwrap();
-        shell.write_stdin("stty size; exit 3\n").await.unwrap();
-        let (seen, exit) = gather(shell.events_from(seen.len() as u64), |_| false).await;
-        assert!(contains(&seen, "50 132"), "{seen:?}");
-        assert_eq!(exit, Some(ExitStatus::Code(3)));
-        sandbox.destroy().await.unwrap();
-    })
-    .await;
-}
-
-fn contains(bytes: &[u8], text: &str) -> bool {
-    String::from_utf8_lossy(bytes).contains(text)
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Where a waiting clone's memory goes: its mappings, by what they are for (proc(5), `smaps`).
+//! Where a clone's memory goes: its mappings, by what they are for (proc(5), `smaps`).
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,49 @@ struct Sum {
     private: u64,
 }
 
-/// Prints the mean over these processes.
-pub(crate) fn print(pids: &[u32]) -> anyhow::Result<()> {
+/// The mean over these processes, in lines to print.
+pub(crate) fn of(what: &str, pids: &[u32]) -> anyhow::Result<Vec<String>> {
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+    let mut largest = 0;
     for pid in pids {
         let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))
             .with_context(|| format!("reading the mappings of {pid}"))?;
-        add(&smaps, &mut sums);
+        let mut own = BTreeMap::new();
+        add(&smaps, &mut own);
+        largest = largest.max(own.values().map(|sum| sum.private).sum());
+        for (kind, own) in own {
+            let sum = sums.entry(kind).or_default();
+            sum.pss += own.pss;
+            sum.private += own.private;
+        }
     }
     let count = pids.len().max(1) as u64;
-    println!(
-        "\nMemory of a waiting clone, mean of {count}, in MiB{:>13} {:>9}",
-        "PSS", "private"
-    );
+    let title = format!("Memory of {what}, mean of {count}, in MiB");
+    let mut lines = vec![
+        String::new(),
+        format!("{title:<50} {:>9} {:>9}", "PSS", "private"),
+    ];
     let mut all = Sum::default();
     for (kind, sum) in &sums {
         all = Sum {
             pss: all.pss + sum.pss,
             private: all.private + sum.private,
         };
-        line(kind, *sum, count);
+        lines.push(line(kind, *sum, count));
     }
-    line("all", all, count);
-    Ok(())
+    lines.push(line("all", all, count));
+    if pids.len() > 2 {
+        let kind = "the one with the most of its own";
+        let largest = largest as f64 / 1024.0;
+        lines.push(format!("  {kind:<48} {:>9} {largest:>9.1}", ""));
+    }
+    Ok(lines)
 }
 
-fn line(kind: &str, sum: Sum, count: u64) {
+fn line(kind: &str, sum: Sum, count: u64) -> String {
     let mib = |kib: u64| kib as f64 / 1024.0 / count as f64;
-    println!(
-        "  {kind:<48} {:>9.1} {:>9.1}",
-        mib(sum.pss),
-        mib(sum.private)
-    );
+    let (pss, private) = (mib(sum.pss), mib(sum.private));
+    format!("  {kind:<48} {pss:>9.1} {private:>9.1}")
 }
 
 fn add(smaps: &str, sums: &mut BTreeMap<&'static str, Sum>) {

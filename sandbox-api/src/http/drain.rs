@@ -19,11 +19,14 @@ use axum::{
 };
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 /// How much is thrown away at most.
 const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// For how long.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// A client that sends nothing for so long has stopped, and is not waited for.
+const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// Reads on after a refusal.
 pub(crate) async fn drain_unread(request: Request, next: Next) -> Response {
@@ -88,7 +91,7 @@ impl Drop for Drained {
         runtime.spawn(async move {
             let rest = async {
                 let mut left = DRAIN_BYTES_MAX;
-                while let Some(Ok(frame)) = body.frame().await {
+                while let Ok(Some(Ok(frame))) = timeout(DRAIN_SILENCE_MAX, body.frame()).await {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     match left.checked_sub(length) {
                         Some(rest) => left = rest,
@@ -97,7 +100,7 @@ impl Drop for Drained {
                 }
             };
             // Past this the client is on its own.
-            let _ = tokio::time::timeout(DRAIN_TIME_MAX, rest).await;
+            let _ = timeout(DRAIN_TIME_MAX, rest).await;
         });
     }
 }

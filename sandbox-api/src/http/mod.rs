@@ -4,4 +4,6 @@ pub(crate) mod auth;
 pub(crate) mod drain;
 pub(crate) mod extract;
 pub(crate) mod flag;
+pub(crate) mod later;
+pub(crate) mod spanned;
 pub(crate) mod watch;

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use crate::{
     error::{ApiError, Code},
+    http::spanned,
     state::AppState,
 };
 
@@ -35,13 +36,14 @@ pub(crate) async fn observe(
         route = route.unwrap_or("none"),
         operation_id = tracing::field::Empty,
     );
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let response = next.run(request).instrument(span.clone()).await;
     let took = started.elapsed();
     let status = response.status().as_u16();
     state.metrics.answered(&method, route, status, took);
     span.in_scope(|| {
         tracing::debug!(status, took_us = took.as_micros(), "answered");
     });
+    let mut response = spanned::within(span, response);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID_HEADER, id);
     // What guests wrote is never to be taken for a page.
@@ -52,10 +54,12 @@ pub(crate) async fn observe(
     response
 }
 
+/// The client's own, where it is one that a log line can hold without harm.
 fn request_id(request: &Request) -> Option<HeaderValue> {
     let value = request.headers().get(REQUEST_ID_HEADER)?;
-    let text = value.to_str().ok()?;
-    let plain = !text.is_empty() && text.len() <= REQUEST_ID_BYTES_MAX;
+    let bytes = value.as_bytes();
+    let sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    let plain = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(sane);
     plain.then(|| value.clone())
 }
 

@@ -21,6 +21,7 @@ use sandbox_core::{
     process::CHUNK_MAX_BYTES,
 };
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use crate::error::ApiError;
 
@@ -56,11 +57,12 @@ pub(crate) async fn answer(
         length,
         sender,
     };
-    tokio::spawn(async move {
+    let reading = async move {
         if let Err(error) = reading.run(first).await {
             tracing::debug!(%error, "a download ended early");
         }
-    });
+    };
+    tokio::spawn(reading.in_current_span());
     let body = stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|piece| (piece, receiver))
     });

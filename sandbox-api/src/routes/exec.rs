@@ -1,14 +1,14 @@
 //! Running a command to its end.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::ApiError,
-    http::extract::{InPath, JsonBody},
-    routes::SandboxPath,
+    http::extract::JsonBody,
+    routes::{InSandbox, SandboxPath},
     state::AppState,
-    wire::process::{ExecBody, ExecResult},
+    wire::{command::ExecBody, process::ExecResult},
 };
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
@@ -29,10 +29,9 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     responses((status = OK, body = ExecResult, description = "It ended.")),
 )]
 async fn exec(
-    State(state): State<AppState>,
-    InPath(path): InPath<SandboxPath>,
+    sandbox: InSandbox,
     JsonBody(body): JsonBody<ExecBody>,
 ) -> Result<Json<ExecResult>, ApiError> {
-    let output = state.api.exec(path.id, body.into_spec()?).await?;
+    let output = sandbox.api.exec(sandbox.id, body.into_spec()?).await?;
     Ok(Json(output.into()))
 }

@@ -1,13 +1,7 @@
 //! Files: raw bodies both ways, listing, and what moves and removes them.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Request, State},
-    http::StatusCode,
-    response::Response,
-};
-use sandbox_core::file::{FileStat, WriteSpec};
+use axum::{Json, body::Body, extract::Request, http::StatusCode, response::Response};
+use sandbox_core::file::WriteSpec;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -15,10 +9,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     error::ApiError,
     http::{
-        extract::{InPath, JsonBody, Params},
+        extract::{JsonBody, Params},
         flag::Flag,
     },
-    routes::{SandboxPath, download, upload},
+    routes::{InSandbox, SandboxPath, download, upload},
     state::AppState,
     wire::{
         file::{FileInfo, MkdirBody, MoveBody, after, cursor, mode},
@@ -68,11 +62,10 @@ struct PathParams {
     )),
 )]
 async fn read(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     Params(params): Params<PathParams>,
 ) -> Result<Response, ApiError> {
-    download::answer(state.api, sandbox.id, params.path).await
+    download::answer(sandbox.api, sandbox.id, params.path).await
 }
 
 /// Where and how to write.
@@ -104,8 +97,7 @@ struct WriteParams {
     responses((status = OK, body = FileInfo, description = "It is there.")),
 )]
 async fn write(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     Params(params): Params<WriteParams>,
     request: Request<Body>,
 ) -> Result<Json<FileInfo>, ApiError> {
@@ -114,7 +106,7 @@ async fn write(
         mode: params.mode.as_deref().map(mode).transpose()?,
         create_parents: params.parents.is_none_or(Flag::is_set),
     };
-    let stat = upload::run(&state, sandbox.id, spec, request.into_body()).await?;
+    let stat = upload::run(sandbox.api, sandbox.id, spec, request.into_body()).await?;
     Ok(Json(stat.into()))
 }
 
@@ -144,12 +136,11 @@ struct RemoveParams {
     responses((status = NO_CONTENT, description = "It is gone.")),
 )]
 async fn remove(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     Params(params): Params<RemoveParams>,
 ) -> Result<StatusCode, ApiError> {
     let recursive = params.recursive.is_set();
-    state
+    sandbox
         .api
         .remove(sandbox.id, &params.path, recursive)
         .await?;
@@ -187,8 +178,7 @@ const LIMIT_MAX: u32 = 1000;
     responses((status = OK, body = List<FileInfo>, description = "A page of it.")),
 )]
 async fn list(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<FileInfo>>, ApiError> {
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
@@ -197,7 +187,7 @@ async fn list(
         return Err(ApiError::invalid_field("limit", problem));
     }
     let after = params.cursor.as_deref().map(after).transpose()?;
-    let page = state
+    let page = sandbox
         .api
         .list_dir(sandbox.id, &params.path, after.as_deref(), limit)
         .await?;
@@ -221,20 +211,16 @@ async fn list(
     responses((status = OK, body = FileInfo, description = "What is there.")),
 )]
 async fn stat(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     Params(params): Params<PathParams>,
 ) -> Result<Json<FileInfo>, ApiError> {
-    described(&state, sandbox, &params.path).await
+    sandbox.described(&params.path).await
 }
 
-async fn described(
-    state: &AppState,
-    sandbox: SandboxPath,
-    path: &str,
-) -> Result<Json<FileInfo>, ApiError> {
-    let stat: FileStat = state.api.stat(sandbox.id, path).await?;
-    Ok(Json(stat.into()))
+impl InSandbox {
+    async fn described(&self, path: &str) -> Result<Json<FileInfo>, ApiError> {
+        Ok(Json(self.api.stat(self.id, path).await?.into()))
+    }
 }
 
 /// Make a directory
@@ -248,18 +234,17 @@ async fn described(
     responses((status = CREATED, body = FileInfo, description = "It is there.")),
 )]
 async fn mkdir(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     JsonBody(body): JsonBody<MkdirBody>,
 ) -> Result<(StatusCode, Json<FileInfo>), ApiError> {
     const MODE: u32 = 0o755;
     let mode = body.mode.as_deref().map_or(Ok(MODE), mode)?;
     let parents = body.parents.unwrap_or(true);
-    state
+    sandbox
         .api
         .make_dir(sandbox.id, &body.path, mode, parents)
         .await?;
-    let info = described(&state, sandbox, &body.path).await?;
+    let info = sandbox.described(&body.path).await?;
     Ok((StatusCode::CREATED, info))
 }
 
@@ -276,10 +261,9 @@ async fn mkdir(
     responses((status = OK, body = FileInfo, description = "It is at its new path.")),
 )]
 async fn rename(
-    State(state): State<AppState>,
-    InPath(sandbox): InPath<SandboxPath>,
+    sandbox: InSandbox,
     JsonBody(body): JsonBody<MoveBody>,
 ) -> Result<Json<FileInfo>, ApiError> {
-    state.api.rename(sandbox.id, &body.from, &body.to).await?;
-    described(&state, sandbox, &body.to).await
+    sandbox.api.rename(sandbox.id, &body.from, &body.to).await?;
+    sandbox.described(&body.to).await
 }

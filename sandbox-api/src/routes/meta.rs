@@ -118,6 +118,7 @@ fn answers<E: std::fmt::Display>(
     )),
 )]
 async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    state.metrics.count_sandboxes(&*state.store).await;
     let text = state
         .metrics
         .text()

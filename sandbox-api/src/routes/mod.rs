@@ -6,6 +6,8 @@
     reason = "the macro that describes routes writes them"
 )]
 
+pub(crate) mod admin_templates;
+pub(crate) mod caller;
 pub(crate) mod download;
 pub(crate) mod exec;
 pub(crate) mod files;
@@ -16,12 +18,19 @@ pub(crate) mod output;
 pub(crate) mod processes;
 pub(crate) mod pty;
 pub(crate) mod sandboxes;
+pub(crate) mod snapshots;
 pub(crate) mod unbuilt;
 pub(crate) mod upload;
 
-use sandbox_core::id::SandboxId;
+use std::sync::Arc;
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use sandbox_core::{api::Api, id::SandboxId};
 use serde::Deserialize;
 use utoipa::IntoParams;
+
+use self::caller::Platform;
+use crate::{error::ApiError, http::extract::InPath, state::AppState};
 
 /// Which sandbox.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -34,6 +43,25 @@ pub(crate) struct SandboxPath {
         pattern = "^sb-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
     )]
     pub(crate) id: SandboxId,
+}
+
+/// The sandbox that the path names, and what it is asked through.
+pub(crate) struct InSandbox {
+    pub(crate) api: Arc<dyn Api>,
+    pub(crate) id: SandboxId,
+}
+
+impl FromRequestParts<AppState> for InSandbox {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let InPath(path) = InPath::<SandboxPath>::from_request_parts(parts, state).await?;
+        let platform = Platform::from_request_parts(parts, state).await?;
+        Ok(Self {
+            api: platform.api,
+            id: path.id,
+        })
+    }
 }
 
 /// Which process of which sandbox.

@@ -1,12 +1,15 @@
 //! The outcome of what was begun earlier.
 
-use axum::{Json, extract::State};
+use axum::Json;
 use sandbox_core::id::OperationId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{error::ApiError, http::extract::InPath, state::AppState, wire::operation::Operation};
+use crate::{
+    error::ApiError, http::extract::InPath, routes::caller::Platform, state::AppState,
+    wire::operation::Operation,
+};
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get))
@@ -37,8 +40,8 @@ struct OperationPath {
     responses((status = OK, body = Operation, description = "How it stands.")),
 )]
 async fn get(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<OperationPath>,
 ) -> Result<Json<Operation>, ApiError> {
-    Ok(Json(state.api.operation(path.id).await?.into()))
+    Ok(Json(platform.api.operation(path.id).await?.into()))
 }

@@ -7,7 +7,6 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
-    extract::State,
     http::{HeaderMap, header},
     response::{
         IntoResponse, Response,
@@ -29,11 +28,13 @@ use crate::{
     },
     routes::{
         ProcessPath,
+        caller::Platform,
         follow::{LONG_POLL_MS, Reader},
     },
     state::AppState,
     wire::{
-        process::{OutputPiece, ProcessExit, StreamName},
+        output::{OutputPiece, StreamName},
+        process::ProcessExit,
         text::{Encoding, encoded, encoding_of},
     },
 };
@@ -128,7 +129,7 @@ struct OutputStreamEvent {
     )),
 )]
 async fn output(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<ProcessPath>,
     Params(params): Params<OutputParams>,
     headers: HeaderMap,
@@ -138,7 +139,7 @@ async fn output(
         return Err(ApiError::invalid_field("wait_ms", problem));
     }
     let mut reader = Reader {
-        api: state.api.clone(),
+        api: platform.api.clone(),
         id: path.id,
         pid: path.pid,
         offset: match header_text(&headers, "last-event-id")? {
@@ -157,7 +158,7 @@ async fn output(
         };
         let piece = tokio::select! {
             piece = reader.next(wait_ms) => piece,
-            () = state.stopping.cancelled() => reader.next(0).await,
+            () = platform.stopping.cancelled() => reader.next(0).await,
         };
         let piece = piece.map_err(unreadable)?;
         return Ok(Json(OutputPiece::from(piece)).into_response());
@@ -165,7 +166,7 @@ async fn output(
     // The first piece is read before anything is answered: what is wrong with the request becomes
     // a status.
     let first = reader.next(0).await.map_err(unreadable)?;
-    let events = events(reader, offset, first, follow, state.stopping.clone());
+    let events = events(reader, offset, first, follow, platform.stopping.clone());
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let no_cache = [(header::CACHE_CONTROL, "no-store")];
     Ok((no_cache, Sse::new(events).keep_alive(keep_alive)).into_response())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    extract::{FromRequest, Request},
     http::StatusCode,
 };
 use sandbox_core::{id::SandboxId, process::CHUNK_MAX_BYTES};
@@ -20,11 +20,13 @@ use crate::{
         extract::{InPath, JsonBody, Params, buffered, is_json, parse},
         flag::Flag,
     },
-    routes::{ProcessPath, SandboxPath},
+    routes::{ProcessPath, SandboxPath, caller::Platform},
     state::AppState,
     wire::{
+        command::{StartBody, TerminalSize},
+        input::{SignalBody, StdinBody, StdinResult},
         list::List,
-        process::{Process, SignalBody, StartBody, StdinBody, StdinResult, TerminalSize},
+        process::Process,
         raw::Raw,
     },
 };
@@ -55,13 +57,13 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
     responses((status = CREATED, body = Process, description = "It was started.")),
 )]
 async fn start(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<SandboxPath>,
     JsonBody(body): JsonBody<StartBody>,
 ) -> Result<(StatusCode, Json<Process>), ApiError> {
     let spec = body.into_spec()?;
     let started = Process::just_started(&spec);
-    let pid = state
+    let pid = platform
         .api
         .start_process(path.id, spec, Duration::ZERO)
         .await?
@@ -81,10 +83,10 @@ async fn start(
     responses((status = OK, body = List<Process>, description = "All of them.")),
 )]
 async fn list(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<SandboxPath>,
 ) -> Result<Json<List<Process>>, ApiError> {
-    let processes = state.api.processes(path.id).await?;
+    let processes = platform.api.processes(path.id).await?;
     Ok(Json(List {
         items: processes.into_iter().map(Process::from).collect(),
         next_cursor: None,
@@ -115,7 +117,7 @@ struct StdinParams {
     responses((status = OK, body = StdinResult, description = "How much was taken.")),
 )]
 async fn stdin(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<ProcessPath>,
     Params(params): Params<StdinParams>,
     request: Request<Body>,
@@ -129,7 +131,7 @@ async fn stdin(
     };
     let close = close || params.close.is_set();
     let length = data.len() as u64;
-    let written_bytes = write_all(&state, path.id, path.pid, data, close).await?;
+    let written_bytes = write_all(&platform, path.id, path.pid, data, close).await?;
     Ok(Json(StdinResult {
         written_bytes,
         closed: close && written_bytes == length,
@@ -138,7 +140,7 @@ async fn stdin(
 
 /// Writes all of it, unless the process stops reading.
 pub(crate) async fn write_all(
-    state: &AppState,
+    platform: &Platform,
     id: SandboxId,
     pid: u32,
     mut rest: Bytes,
@@ -149,7 +151,10 @@ pub(crate) async fn write_all(
     loop {
         let piece = rest.slice(..rest.len().min(CHUNK_MAX_BYTES as usize));
         let last = piece.len() == rest.len();
-        let taken = state.api.write_stdin(id, pid, piece, close && last).await?;
+        let taken = platform
+            .api
+            .write_stdin(id, pid, piece, close && last)
+            .await?;
         written += taken;
         // Never more than was given.
         let taken = usize::try_from(taken).unwrap_or(usize::MAX).min(rest.len());
@@ -178,13 +183,16 @@ pub(crate) async fn write_all(
     responses((status = NO_CONTENT, description = "It was sent.")),
 )]
 async fn signal(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<ProcessPath>,
     JsonBody(body): JsonBody<SignalBody>,
 ) -> Result<StatusCode, ApiError> {
     let group = body.group.unwrap_or(true);
     let number = body.signal.number()?;
-    state.api.signal(path.id, path.pid, number, group).await?;
+    platform
+        .api
+        .signal(path.id, path.pid, number, group)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -199,10 +207,13 @@ async fn signal(
     responses((status = NO_CONTENT, description = "It has that size.")),
 )]
 async fn resize(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<ProcessPath>,
     JsonBody(size): JsonBody<TerminalSize>,
 ) -> Result<StatusCode, ApiError> {
-    state.api.resize_pty(path.id, path.pid, size.into()).await?;
+    platform
+        .api
+        .resize_pty(path.id, path.pid, size.into())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

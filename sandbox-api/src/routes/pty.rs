@@ -20,12 +20,9 @@ use std::time::Duration;
 use axum::{
     Router,
     body::Bytes,
-    extract::{
-        State,
-        ws::{
-            CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code,
-            rejection::WebSocketUpgradeRejection,
-        },
+    extract::ws::{
+        CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code,
+        rejection::WebSocketUpgradeRejection,
     },
     response::Response,
     routing::get,
@@ -40,6 +37,7 @@ use sandbox_core::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::{Instrument, Span};
 
 use crate::{
     error::{ApiError, ErrorDetail},
@@ -47,11 +45,12 @@ use crate::{
     limits::WEBSOCKET_MESSAGE_BYTES_MAX,
     routes::{
         SandboxPath,
+        caller::Platform,
         follow::{LONG_POLL_MS, Reader},
         processes::write_all,
     },
     state::AppState,
-    wire::process::{ProcessExit, SignalName},
+    wire::{input::SignalName, process::ProcessExit},
 };
 
 const SIGHUP: i32 = 1;
@@ -135,7 +134,7 @@ enum Asked {
 
 /// Opens a terminal. OpenAPI has no words for WebSockets; `openapi` says in prose what this takes.
 async fn pty(
-    State(state): State<AppState>,
+    platform: Platform,
     InPath(path): InPath<SandboxPath>,
     Params(params): Params<PtyParams>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -146,13 +145,14 @@ async fn pty(
             rejection.body_text()
         ))
     })?;
-    let terminal = open(state, path.id, params).await?;
+    let terminal = open(platform, path.id, params).await?;
+    let span = Span::current();
     Ok(upgrade
         .max_message_size(WEBSOCKET_MESSAGE_BYTES_MAX)
-        .on_upgrade(move |socket| terminal.serve(socket)))
+        .on_upgrade(move |socket| terminal.serve(socket).instrument(span)))
 }
 
-async fn open(state: AppState, id: SandboxId, params: PtyParams) -> Result<Terminal, ApiError> {
+async fn open(platform: Platform, id: SandboxId, params: PtyParams) -> Result<Terminal, ApiError> {
     let (pid, offset) = match params.pid {
         Some(pid) => {
             let offset = params.offset.unwrap_or(0);
@@ -162,7 +162,7 @@ async fn open(state: AppState, id: SandboxId, params: PtyParams) -> Result<Termi
                 ));
             }
             if let Some(size) = params.size() {
-                state.api.resize_pty(id, pid, size).await?;
+                platform.api.resize_pty(id, pid, size).await?;
             }
             // Shows whether it is there at all, while that can still be a status.
             let look = OutputRequest {
@@ -170,14 +170,14 @@ async fn open(state: AppState, id: SandboxId, params: PtyParams) -> Result<Termi
                 max_bytes: 1,
                 wait_ms: 0,
             };
-            state.api.read_output(id, pid, look).await?;
+            platform.api.read_output(id, pid, look).await?;
             (pid, offset)
         }
         None if params.offset.is_some() => {
             return Err(ApiError::invalid_field("offset", "it goes with `pid`"));
         }
         None => {
-            let started = state
+            let started = platform
                 .api
                 .start_process(id, params.into_spec(), Duration::ZERO)
                 .await?;
@@ -185,16 +185,16 @@ async fn open(state: AppState, id: SandboxId, params: PtyParams) -> Result<Termi
         }
     };
     let reader = Reader {
-        api: state.api.clone(),
+        api: platform.api.clone(),
         id,
         pid,
         offset,
     };
-    Ok(Terminal { state, reader })
+    Ok(Terminal { platform, reader })
 }
 
 struct Terminal {
-    state: AppState,
+    platform: Platform,
     reader: Reader,
 }
 
@@ -210,30 +210,33 @@ enum End {
 
 impl Terminal {
     async fn serve(self, socket: WebSocket) {
-        let Self { state, mut reader } = self;
+        let Self {
+            platform,
+            mut reader,
+        } = self;
         let (id, pid) = (reader.id, reader.pid);
         let (mut sink, mut stream) = socket.split();
         let end = {
             let output = send_output(&mut reader, &mut sink);
-            let input = take_input(&state, id, pid, &mut stream);
+            let input = take_input(&platform, id, pid, &mut stream);
             tokio::select! {
                 end = output => end,
                 end = input => end,
-                () = state.stopping.cancelled() => End::Lost,
+                () = platform.stopping.cancelled() => End::Lost,
             }
         };
         let code = match end {
             End::Process => close_code::NORMAL,
             End::Closed => {
                 // It may have ended by itself.
-                let _ = state.api.signal(id, pid, SIGHUP, true).await;
+                let _ = platform.api.signal(id, pid, SIGHUP, true).await;
                 close_code::NORMAL
             }
             End::Lost => close_code::AWAY,
         };
         if !matches!(end, End::Process) {
             // Nobody reads now: it must not wait.
-            let _ = state.api.detach_output(id, pid).await;
+            let _ = platform.api.detach_output(id, pid).await;
         }
         let frame = CloseFrame {
             code,
@@ -294,7 +297,7 @@ async fn try_send_output(
 }
 
 async fn take_input(
-    state: &AppState,
+    platform: &Platform,
     id: SandboxId,
     pid: u32,
     stream: &mut SplitStream<WebSocket>,
@@ -302,10 +305,10 @@ async fn take_input(
     loop {
         let done = match next(stream).await {
             Some(Message::Binary(data)) => {
-                let written = write_all(state, id, pid, data, false).await;
+                let written = write_all(platform, id, pid, data, false).await;
                 written.map(drop)
             }
-            Some(Message::Text(text)) => obey(state, id, pid, &text).await,
+            Some(Message::Text(text)) => obey(platform, id, pid, &text).await,
             Some(Message::Close(_)) => return End::Closed,
             Some(Message::Ping(_) | Message::Pong(_)) => Ok(()),
             None => return End::Lost,
@@ -326,17 +329,17 @@ async fn next(
     stream.next().await?.ok()
 }
 
-async fn obey(state: &AppState, id: SandboxId, pid: u32, text: &str) -> Result<(), ApiError> {
+async fn obey(platform: &Platform, id: SandboxId, pid: u32, text: &str) -> Result<(), ApiError> {
     let asked: Asked =
         serde_json::from_str(text).map_err(|error| ApiError::invalid(error.to_string()))?;
     match asked {
         Asked::Resize { rows, cols } => {
             let size = PtySize { rows, cols };
-            state.api.resize_pty(id, pid, size).await?;
+            platform.api.resize_pty(id, pid, size).await?;
         }
         Asked::Signal { signal } => {
             let number = signal.number()?;
-            state.api.signal(id, pid, number, true).await?;
+            platform.api.signal(id, pid, number, true).await?;
         }
     }
     Ok(())

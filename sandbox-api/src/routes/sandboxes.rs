@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,8 +16,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::ApiError,
-    http::extract::{InPath, JsonBody, Params, header_text},
-    routes::SandboxPath,
+    http::{
+        extract::{JsonBody, Params, header_text},
+        later::prefers_async,
+    },
+    routes::{InSandbox, SandboxPath, caller::Platform},
     state::AppState,
     wire::{
         list::List,
@@ -31,6 +33,8 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(create, list))
         .routes(routes!(get, destroy))
         .routes(routes!(ping))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
 }
 
 /// How to make it.
@@ -68,22 +72,21 @@ struct CreateHeaders {
     ),
 )]
 async fn create(
-    State(state): State<AppState>,
+    platform: Platform,
     headers: HeaderMap,
     JsonBody(body): JsonBody<CreateBody>,
 ) -> Result<Response, ApiError> {
     let key = header_text(&headers, "idempotency-key")?.map(str::to_owned);
-    let later = header_text(&headers, "prefer")?
-        .is_some_and(|prefer| prefer.split(',').any(|one| one.trim() == "respond-async"));
+    let later = prefers_async(&headers)?;
     let request = body.into_request(key);
     let (status, record) = if later {
-        let begun = state.api.begin_create(request).await?;
+        let begun = platform.api.begin_create(request).await?;
         if let Some(operation) = begun.operation {
             tracing::Span::current().record("operation_id", tracing::field::display(operation));
         }
         (StatusCode::ACCEPTED, begun.record)
     } else {
-        (StatusCode::CREATED, state.api.create(request).await?)
+        (StatusCode::CREATED, platform.api.create(request).await?)
     };
     let location = [(header::LOCATION, format!("/v1/sandboxes/{}", record.id))];
     Ok((status, location, Json(Sandbox::from(record))).into_response())
@@ -168,11 +171,11 @@ fn filter_and_page(pairs: Vec<(String, String)>) -> Result<(SandboxFilter, PageR
     responses((status = OK, body = List<Sandbox>, description = "A page of them.")),
 )]
 async fn list(
-    State(state): State<AppState>,
+    platform: Platform,
     Params(pairs): Params<Vec<(String, String)>>,
 ) -> Result<Json<List<Sandbox>>, ApiError> {
     let (filter, page) = filter_and_page(pairs)?;
-    let page = state.api.list(filter, page).await?;
+    let page = platform.api.list(filter, page).await?;
     Ok(Json(List {
         items: page.items.into_iter().map(Sandbox::from).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
@@ -188,11 +191,8 @@ async fn list(
     params(SandboxPath),
     responses((status = OK, body = Sandbox, description = "How it stands.")),
 )]
-async fn get(
-    State(state): State<AppState>,
-    InPath(path): InPath<SandboxPath>,
-) -> Result<Json<Sandbox>, ApiError> {
-    Ok(Json(state.api.get(path.id).await?.into()))
+async fn get(sandbox: InSandbox) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(sandbox.api.get(sandbox.id).await?.into()))
 }
 
 /// Remove a sandbox
@@ -206,11 +206,8 @@ async fn get(
     params(SandboxPath),
     responses((status = NO_CONTENT, description = "It is gone.")),
 )]
-async fn destroy(
-    State(state): State<AppState>,
-    InPath(path): InPath<SandboxPath>,
-) -> Result<StatusCode, ApiError> {
-    state.api.destroy(path.id).await?;
+async fn destroy(sandbox: InSandbox) -> Result<StatusCode, ApiError> {
+    sandbox.api.destroy(sandbox.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -225,11 +222,40 @@ async fn destroy(
     params(SandboxPath),
     responses((status = OK, body = Sandbox, description = "It answered.")),
 )]
-async fn ping(
-    State(state): State<AppState>,
-    InPath(path): InPath<SandboxPath>,
-) -> Result<Json<Sandbox>, ApiError> {
-    Ok(Json(state.api.ping(path.id).await?.into()))
+async fn ping(sandbox: InSandbox) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(sandbox.api.ping(sandbox.id).await?.into()))
+}
+
+/// Pause a sandbox
+///
+/// Saves its memory and disk and ends its process: what is paused costs disk and nothing else. A
+/// paused one is done already. The work goes on when the client goes away.
+#[utoipa::path(
+    post,
+    operation_id = "pause_sandbox",
+    path = "/v1/sandboxes/{id}/pause",
+    tag = "sandboxes",
+    params(SandboxPath),
+    responses((status = OK, body = Sandbox, description = "It is paused.")),
+)]
+async fn pause(sandbox: InSandbox) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(sandbox.api.pause(sandbox.id).await?.into()))
+}
+
+/// Resume a paused sandbox
+///
+/// It goes on where it was, with the same processes, files and open state. A running one is done
+/// already. The work goes on when the client goes away.
+#[utoipa::path(
+    post,
+    operation_id = "resume_sandbox",
+    path = "/v1/sandboxes/{id}/resume",
+    tag = "sandboxes",
+    params(SandboxPath),
+    responses((status = OK, body = Sandbox, description = "It runs.")),
+)]
+async fn resume(sandbox: InSandbox) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(sandbox.api.resume(sandbox.id).await?.into()))
 }
 
 #[cfg(test)]

@@ -23,11 +23,9 @@ use sandbox_core::{
     process::CHUNK_MAX_BYTES,
 };
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
-use crate::{
-    error::{ApiError, Code},
-    state::AppState,
-};
+use crate::error::{ApiError, Code};
 
 /// Pieces of one file that are on their way at a time.
 const IN_FLIGHT: usize = 4;
@@ -48,14 +46,13 @@ enum Failed {
 
 /// Writes a body to a file.
 pub(crate) async fn run(
-    state: &AppState,
+    api: Arc<dyn Api>,
     id: SandboxId,
     spec: WriteSpec,
     body: Body,
 ) -> Result<FileStat, ApiError> {
     let (sender, receiver) = mpsc::channel(1);
-    let api = Arc::clone(&state.api);
-    let writing = tokio::spawn(write(api, id, spec, receiver));
+    let writing = tokio::spawn(write(api, id, spec, receiver).in_current_span());
     let fed = feed(body, sender).await;
     let written = writing
         .await

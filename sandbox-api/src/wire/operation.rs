@@ -29,8 +29,12 @@ pub(crate) struct Operation {
     /// Its ID.
     #[schema(example = "op-0190163d-8694-739b-aea5-966c26f8ad91")]
     id: String,
-    /// The sandbox that it works on.
-    sandbox_id: String,
+    /// The sandbox that it works on; null where it works on none.
+    #[schema(required = true)]
+    sandbox_id: Option<String>,
+    /// The template that it makes; null where it makes none.
+    #[schema(required = true)]
+    template_id: Option<String>,
     /// What it does.
     kind: Kind,
     /// How it stands.
@@ -54,7 +58,8 @@ impl From<OperationRecord> for Operation {
         };
         Self {
             id: record.id.to_string(),
-            sandbox_id: record.sandbox_id.to_string(),
+            sandbox_id: record.sandbox_id.map(|id| id.to_string()),
+            template_id: record.template_id.map(|id| id.to_string()),
             kind: record.kind.into(),
             status,
             error,

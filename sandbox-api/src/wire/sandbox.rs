@@ -10,9 +10,12 @@ use sandbox_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::wire::{
-    schema::{environment, labels},
-    whole,
+use crate::{
+    error::NOT_MADE,
+    wire::{
+        schema::{environment, labels},
+        whole,
+    },
 };
 
 /// A new sandbox. Everything has a default.
@@ -113,6 +116,14 @@ pub(crate) enum Kind {
     Create,
     /// Removes a sandbox and all it holds.
     Destroy,
+    /// Saves a sandbox's memory and disk and ends its process.
+    Pause,
+    /// Has a paused sandbox go on.
+    Resume,
+    /// Makes a template of a sandbox.
+    Snapshot,
+    /// Makes a template from elsewhere.
+    Import,
 }
 
 impl From<OperationKind> for Kind {
@@ -120,6 +131,10 @@ impl From<OperationKind> for Kind {
         match kind {
             OperationKind::Create => Self::Create,
             OperationKind::Destroy => Self::Destroy,
+            OperationKind::Pause => Self::Pause,
+            OperationKind::Resume => Self::Resume,
+            OperationKind::Snapshot => Self::Snapshot,
+            OperationKind::Import => Self::Import,
         }
     }
 }
@@ -194,7 +209,10 @@ impl From<SandboxRecord> for Sandbox {
         Self {
             id: record.id.to_string(),
             state: record.state.into(),
-            reason: record.reason,
+            reason: match record.state {
+                SandboxState::Error => NOT_MADE.to_owned(),
+                _ => record.reason,
+            },
             operation: record.operation.map(InFlight::from),
             template: record.template.to_string(),
             vcpus: record.size.vcpus,

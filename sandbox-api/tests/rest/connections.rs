@@ -119,25 +119,102 @@ async fn connections_over_the_limit_are_refused_and_room_comes_back() {
     .await;
 }
 
-#[tokio::test]
-async fn thousands_of_idle_connections_do_not_keep_others_out() {
-    let server = Server::start().await;
-    // What this process may hold open bounds it: each connection has two ends here.
-    let (soft, hard) =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+/// How many connections this process may hold both ends of, at most ten thousand.
+fn connections_possible() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     if soft < hard {
-        let nofile = nix::sys::resource::Resource::RLIMIT_NOFILE;
-        nix::sys::resource::setrlimit(nofile, hard, hard).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     }
-    let count = usize::try_from((hard.saturating_sub(200) / 2).min(5000)).unwrap();
+    usize::try_from((hard.saturating_sub(200) / 2).min(10_000)).unwrap()
+}
+
+#[tokio::test]
+async fn ten_thousand_open_connections_are_held_or_refused_and_the_daemon_lives() {
+    let count = connections_possible();
+    assert!(count >= 400, "{count}");
+    let limits = Limits {
+        connections_max: count * 4 / 5,
+        ..Limits::default()
+    };
+    let server = Server::with(limits).await;
     let mut held = Vec::with_capacity(count);
-    for _ in 0..count {
+    for _ in 0..limits.connections_max {
         held.push(TcpStream::connect(server.address).await.unwrap());
     }
-    assert!(held.len() >= 400, "{count}");
+    // Idle ones are in nobody's way, and the last one is served as well as the first.
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut last = held.pop().unwrap();
     let started = Instant::now();
-    answer(server.get("/healthz").await, 200).await;
+    last.write_all(request).await.unwrap();
+    let text = read_all(&mut last).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     assert!(started.elapsed() < Duration::from_secs(5));
+    // Those over the limit are told so, or closed; none is left hanging.
+    let mut over = Vec::with_capacity(count);
+    while held.len() + over.len() < count {
+        over.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut taken = 0;
+    for mut stream in over {
+        // An end that was closed may not be written to.
+        let _ = stream.write_all(request).await;
+        let text = read_all(&mut stream).await;
+        taken += usize::from(text.starts_with("HTTP/1.1 200"));
+        assert!(
+            text.is_empty() || text.starts_with("HTTP/1.1 503") || text.contains("200 OK"),
+            "{text}"
+        );
+    }
+    // One place was free.
+    assert!(taken <= 1, "{taken}");
+    drop(held);
+    eventually("there is room again", || async {
+        let asked = server.get("/healthz").await;
+        (asked.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_that_comes_drop_by_drop_is_given_up() {
+    let server = Server::with(impatient()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let started = Instant::now();
+    let mut drops = b"GET /healthz HTTP/1.1\r\nx: "
+        .iter()
+        .chain([b'y'].iter().cycle());
+    let mut pause = tokio::time::interval(SHORT / 6);
+    // Each drop comes in time; all of them together never do.
+    while started.elapsed() < LONG {
+        pause.tick().await;
+        let Some(byte) = drops.next() else { break };
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+    }
+    assert!(started.elapsed() < LONG, "it is still listened to");
+    answer(server.get("/healthz").await, 200).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_in_nobodys_way() {
+    let server = Server::with(impatient()).await;
+    let sandbox = server.sandbox().await;
+    let path = format!("{sandbox}/files?path=/x");
+    answer(server.put(&path, vec![7; 32 * 1024 * 1024]).await, 200).await;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEY}\r\n\r\n");
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        deaf.push(stream);
+    }
+    let whole = server.get(&path).await.bytes().await.unwrap();
+    assert_eq!(whole.len(), 32 * 1024 * 1024);
+    // Nor do they keep the daemon from stopping.
+    server.stop().await;
+    drop(deaf);
 }
 
 #[tokio::test]

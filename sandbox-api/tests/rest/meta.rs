@@ -1,10 +1,13 @@
+use std::time::Duration;
+
 use reqwest::Method;
 use sandbox_core::{
     host::HostError,
     sim::{Call, When},
 };
+use serde_json::json;
 
-use crate::support::{Server, answer, failure};
+use crate::support::{LONG, Server, answer, failure};
 
 #[tokio::test]
 async fn r47_health_needs_no_key() {
@@ -54,6 +57,71 @@ async fn r47_requests_are_counted_by_route_and_status() {
 }
 
 #[tokio::test]
+async fn r47_sandboxes_are_counted_by_state_and_operations_by_outcome() {
+    let server = Server::start().await;
+    let sandbox = server.sandbox().await;
+    server.sandbox().await;
+    answer(server.delete(&sandbox).await, 204).await;
+    let broken = HostError::Boot("no".to_owned());
+    server.host.fail(Call::Create, When::Before, broken);
+    failure(
+        server.post("/v1/sandboxes", json!({})).await,
+        502,
+        "host_error",
+    )
+    .await;
+    let scraped = server.bare(Method::GET, "/metrics").send().await.unwrap();
+    let text = scraped.text().await.unwrap();
+    for line in [
+        "sandboxd_sandboxes{state=\"running\"} 1",
+        "sandboxd_sandboxes{state=\"paused\"} 0",
+        "sandboxd_operations_total{kind=\"create\",outcome=\"succeeded\"} 2",
+        "sandboxd_operations_total{kind=\"create\",outcome=\"failed\"} 1",
+        "sandboxd_operations_total{kind=\"destroy\",outcome=\"succeeded\"} 1",
+        "sandboxd_operation_duration_seconds_count{kind=\"create\"} 3",
+        concat!(
+            "sandboxd_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        ),
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn r47_scrapes_in_a_row_ask_the_store_once_and_a_silent_store_spoils_none() {
+    let server = Server::start().await;
+    let scrape = || async {
+        let scraped = server.bare(Method::GET, "/metrics").send().await.unwrap();
+        assert_eq!(scraped.status(), 200);
+        scraped.text().await.unwrap()
+    };
+    let running = |count| format!("sandboxd_sandboxes{{state=\"running\"}} {count}\n");
+    server.store.slow_down(LONG);
+    let text = scrape().await;
+    assert!(text.contains("sandboxd_http_connections 1"), "{text}");
+    assert!(!text.contains("sandboxd_sandboxes{"), "{text}");
+    server.store.slow_down(Duration::ZERO);
+    assert!(scrape().await.contains(&running(0)));
+    server.sandbox().await;
+    let asked = server.store.transactions();
+    assert!(scrape().await.contains(&running(0)), "some seconds old");
+    assert_eq!(server.store.transactions(), asked);
+}
+
+#[tokio::test]
+async fn r47_a_daemon_whose_store_does_not_answer_is_not_ready() {
+    let server = Server::start().await;
+    server.store.slow_down(LONG);
+    let message = failure(server.get("/readyz").await, 503, "unavailable").await;
+    assert!(message.contains("store"), "{message}");
+    answer(server.get("/healthz").await, 200).await;
+    server.store.slow_down(Duration::ZERO);
+    answer(server.get("/readyz").await, 200).await;
+}
+
+#[tokio::test]
 async fn r47_request_ids_come_back_or_are_made() {
     let server = Server::start().await;
     let given = server
@@ -64,7 +132,7 @@ async fn r47_request_ids_come_back_or_are_made() {
         .unwrap();
     assert_eq!(given.headers()["x-request-id"], "mine-1");
     let long = "x".repeat(1000);
-    for odd in ["", &long] {
+    for odd in ["", "two words", "\"quoted\"", &long] {
         let asked = server
             .bare(Method::GET, "/v1/nothing")
             .header("X-Request-Id", odd);

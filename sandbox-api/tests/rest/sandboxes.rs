@@ -37,6 +37,7 @@ async fn r4_a_sandbox_has_the_fields_that_are_fixed() {
 #[tokio::test]
 async fn r4_what_is_asked_for_is_what_is_made() {
     let server = Server::start().await;
+    server.image("other").await;
     let asked = json!({
         "template": "other", "vcpus": 2, "memory_mb": 1024, "disk_size_mb": 8192,
         "timeout_sec": 60, "metadata": {"a": "1"}, "env": {"MODE": "test"},
@@ -93,6 +94,7 @@ async fn r10_trap_38_one_idempotency_key_makes_one_sandbox() {
 #[tokio::test]
 async fn lists_come_page_by_page_and_filtered() {
     let server = Server::start().await;
+    server.image("other").await;
     let mut ids = Vec::new();
     for number in 0..5 {
         let body = json!({
@@ -228,8 +230,8 @@ async fn r33_a_failing_host_is_reported_without_its_secrets() {
         (HostError::Internal("/secret".to_owned()), 502, "host_error"),
         (
             HostError::Capacity("/secret".to_owned()),
-            403,
-            "quota_exceeded",
+            503,
+            "host_unavailable",
         ),
         (
             HostError::NotSetUp {
@@ -290,14 +292,7 @@ async fn what_is_not_built_says_so() {
     let server = Server::start().await;
     let sandbox = server.sandbox().await;
     for (method, path) in [
-        (Method::POST, format!("{sandbox}/pause")),
-        (Method::POST, format!("{sandbox}/resume")),
         (Method::GET, format!("{sandbox}/files/watch?path=/")),
-        (Method::POST, "/v1/snapshots".to_owned()),
-        (Method::GET, "/v1/snapshots".to_owned()),
-        (Method::DELETE, "/v1/snapshots/x".to_owned()),
-        (Method::GET, "/v1/templates/minimal".to_owned()),
-        (Method::GET, "/v1/admin/templates".to_owned()),
         (Method::POST, "/v1/admin/builds".to_owned()),
         (Method::GET, "/v1/admin/builds/bld-x/logs".to_owned()),
     ] {

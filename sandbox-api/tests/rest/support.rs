@@ -3,10 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use sandbox_api::{AppState, KeyHash, Limits, Metrics, router, serve};
+use sandbox_api::{AppState, Keyring, Limits, Metrics, router, serve};
 use sandbox_core::{
+    api::Api,
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
+    id::TeamId,
     sim::{MemoryStore, SimClock, SimHost},
 };
 use serde_json::{Value, json};
@@ -17,14 +20,18 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub(crate) const KEY: &str = "sbk_test";
+/// Two teams' keys, and their IDs.
+pub(crate) const TEAMS: [(&str, u128); 2] = [("sbk_team_a", 0xa), ("sbk_team_b", 0xb)];
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) host: SimHost,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) stopping: CancellationToken,
     pub(crate) client: reqwest::Client,
     serving: JoinHandle<std::io::Result<()>>,
@@ -39,8 +46,9 @@ impl Server {
     pub(crate) async fn with(limits: Limits) -> Self {
         let clock = Arc::new(SimClock::new());
         let host = SimHost::new(clock.clone());
+        let store = Arc::new(MemoryStore::new());
         let parts = Parts {
-            store: Arc::new(MemoryStore::new()),
+            store: store.clone(),
             host: Arc::new(host.clone()),
             clock,
         };
@@ -48,17 +56,25 @@ impl Server {
             .await
             .unwrap();
         let stopping = CancellationToken::new();
+        let metrics = Metrics::default();
+        let counting = metrics.clone();
+        engine.on_operation_end(move |ended| counting.operation_ended(ended));
+        let admin = Caller::admin(Actor::api_key("admin-key"));
+        let mut keys = Keyring::new().with(KEY, Arc::new(engine.api(admin)));
+        for (key, number) in TEAMS {
+            let team_id = TeamId::from_uuid(Uuid::from_u128(number));
+            let caller = Caller::team(Actor::api_key(team_id.to_string()), team_id);
+            keys = keys.with(key, Arc::new(engine.api(caller)));
+        }
         let state = AppState {
-            api: Arc::new(engine.api(Actor::app())),
+            keys,
             store: parts.store,
             host: parts.host,
             clock: parts.clock,
-            key: KeyHash::of(KEY),
             limits,
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             stopping: stopping.clone(),
         };
-        let metrics = state.metrics.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = router(state).unwrap();
@@ -66,6 +82,7 @@ impl Server {
         Self {
             address,
             host,
+            store,
             stopping,
             client: reqwest::Client::builder().timeout(LONG).build().unwrap(),
             serving,
@@ -78,6 +95,11 @@ impl Server {
         self.stopping.cancel();
         self.engine.shutdown().await;
         timeout(LONG, self.serving).await.unwrap().unwrap().unwrap();
+    }
+
+    /// What the daemon's other doors open on.
+    pub(crate) fn api(&self) -> Arc<dyn Api> {
+        Arc::new(self.engine.api(Caller::admin(Actor::app())))
     }
 
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
@@ -107,6 +129,14 @@ impl Server {
 
     pub(crate) async fn put(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
         self.ask(Method::PUT, path).body(body).send().await.unwrap()
+    }
+
+    /// An image of this name, the platform's.
+    pub(crate) async fn image(&self, name: &str) {
+        let source = json!({"type": "tar", "path": "/srv/root.tar"});
+        let body = json!({"name": name, "source": source});
+        let made = self.post("/v1/admin/templates?wait=true", body);
+        answer(made.await, 201).await;
     }
 
     /// A running sandbox's path.

@@ -11,6 +11,7 @@ use crate::{
     host::HostReport,
     id::{SandboxId, TemplateId},
     operation::Operation,
+    planted::{self, Bug, planted},
     reconcile::{About, HostView, note_unknown, note_unknown_images, plan},
     sandbox::{PageRequest, SandboxFilter, SandboxRecord},
     template::{TemplateFilter, TemplatePageRequest, TemplateRecord},
@@ -62,6 +63,7 @@ impl Inner {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.stopped() => {}
                 () = self.clock.sleep(pause) => {}
             }
@@ -78,15 +80,20 @@ impl Inner {
             })
             .min(self.config.round_max)
             .max(self.config.round_min);
+        let patience = match planted(Bug::NoPolling) {
+            true => Duration::MAX / 4,
+            false => wait,
+        };
         tokio::select! {
-            changed = self.host.changed(round.sequence, wait) => {
+            biased;
+            changed = self.host.changed(round.sequence, patience) => {
                 if let Err(error) = changed {
                     tracing::warn!(%error, "the host does not tell its changes");
                     return FAILURE_PAUSE;
                 }
             }
             // A host that waits longer than it was asked to delays no deadline.
-            () = self.clock.sleep(wait) => return Duration::ZERO,
+            () = self.clock.sleep(wait), if !planted(Bug::NoPolling) => return Duration::ZERO,
             () = self.nudge.notified() => {}
             () = self.stopped() => return Duration::ZERO,
         }
@@ -97,14 +104,24 @@ impl Inner {
     pub(super) async fn round(self: &Arc<Self>, disown: bool) -> Result<Round, Error> {
         let mut memory = self.rounds.memory.lock().await;
         // Templates, sandboxes, the host, in this order: see `reconcile`.
+        let early = match planted(Bug::HostBeforeStore) {
+            true => Some(self.report().await?),
+            false => None,
+        };
         let mut templates = self.all_templates_there_are().await?;
         let mut records = self.all_records().await?;
-        let report = self.report().await?;
+        let report = match early {
+            Some(report) => report,
+            None => self.report().await?,
+        };
         let now = self.now();
         let operations = records.iter_mut().filter_map(|r| r.operation.as_mut());
         self.note_owners(operations, disown, now);
         let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
         self.note_owners(operations, disown, now);
+        if planted(Bug::NoPreMark) {
+            records.iter_mut().for_each(planted::without_mark);
+        }
         memory.unknown_since = note_unknown(&memory.unknown_since, &records, &report, now);
         memory.unknown_images_since = note_unknown_images(
             &memory.unknown_images_since,
@@ -119,7 +136,10 @@ impl Inner {
             report: &report,
             unknown_since: &memory.unknown_since,
             unknown_images_since: &memory.unknown_images_since,
-            unknown_grace: self.config.unknown_grace,
+            unknown_grace: match planted(Bug::OrphanWithoutGrace) {
+                true => Duration::ZERO,
+                false => self.config.unknown_grace,
+            },
         };
         let actions = plan(&records, &templates, &view, now);
         let next_due = self.next_due(&records, &templates, &memory);
@@ -215,7 +235,7 @@ impl Inner {
         for operation in operations {
             if self.flights.get(operation.id).is_some() {
                 operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
-            } else if disown {
+            } else if disown || planted(Bug::LeaseIgnored) {
                 operation.lease_until = operation.lease_until.min(now);
             }
         }

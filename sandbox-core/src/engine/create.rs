@@ -65,7 +65,7 @@ impl Engine {
         let start = self.start_create(caller, request).await?;
         match start.then {
             Then::Done => Ok(start.record),
-            Then::Wait(_, mut flight) => flight.wait().await,
+            Then::Wait(_, flight) => flight.wait().await,
             Then::Poll(operation) => self.inner.poll_create(start.record.id, operation).await,
         }
     }
@@ -308,9 +308,11 @@ impl Inner {
         match lease.keep(self.order_create(order, pilot)).await {
             Ok(()) => match lease.finish(Change::CreateSucceeded).await {
                 Ok(record) => Ok(record),
+                // Whether it was written is not known, so that the machine may be anyone's by now. Where
+                // it was not, the reconciler finds it running when the lease has run out.
+                Err(Unfinished::Store(error)) => Err(error),
                 Err(unfinished) => {
                     // Whoever cut it short cleans up too; this is for a machine that came late.
-                    // Nor may a machine stay whose creation is reported as failed.
                     self.order_destroy(id, generation).await.ok();
                     Err(unfinished.into_error(id))
                 }

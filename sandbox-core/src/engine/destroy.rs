@@ -29,6 +29,7 @@ use crate::{
     id::{OperationId, SandboxId},
     lifecycle::Change,
     operation::{Operation, OperationKind, OperationStatus},
+    planted::{Bug, planted},
     sandbox::SandboxRecord,
 };
 
@@ -78,7 +79,7 @@ impl Engine {
         })?;
         match start {
             Start::Gone => Ok(()),
-            Start::Wait(mut flight) => flight.wait().await.map(drop),
+            Start::Wait(flight) => flight.wait().await.map(drop),
             Start::Poll(operation) => self.inner.poll_destroy(operation).await,
         }
     }
@@ -216,8 +217,9 @@ impl Inner {
     }
 
     async fn destroy_under(&self, mut lease: Lease<'_>, cut: Option<Flight>) -> Outcome {
-        let Err(error) = self.free(&mut lease, cut).await else {
-            return self.finish_destroy(lease).await;
+        let error = match self.free(&mut lease, cut).await {
+            Err(error) if !planted(Bug::DestroyNotAwaited) => error,
+            _ => return self.finish_destroy(lease).await,
         };
         // The wish stands. The lease now says when the reconciler takes it up again.
         let id = lease.record.id;
@@ -242,7 +244,7 @@ impl Inner {
     /// Makes the host hold nothing of the sandbox.
     async fn free(&self, lease: &mut Lease<'_>, cut: Option<Flight>) -> Result<(), HostError> {
         self.free_once(lease).await?;
-        let Some(mut cut) = cut.filter(|cut| !cut.ended()) else {
+        let Some(cut) = cut.filter(|cut| !cut.ended()) else {
             return Ok(());
         };
         // The host refuses its orders from now on; its task is given time to see that, so that a
@@ -251,6 +253,7 @@ impl Inner {
         lease
             .keep(async {
                 tokio::select! {
+                    biased;
                     _ = cut.wait() => {}
                     () = self.clock.sleep(bound) => {}
                 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{error::Error, id::OperationId, sandbox::SandboxRecord};
 
@@ -24,17 +24,34 @@ pub(super) struct Flights {
 /// One operation at work. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
-    outcome: watch::Receiver<Option<Outcome>>,
-    cut: Arc<AtomicBool>,
+    board: Arc<Board>,
+}
+
+/// Where an operation's outcome is told. Those who wait are woken in the order in which they came.
+#[derive(Debug, Default)]
+struct Board {
+    outcome: Mutex<Option<Outcome>>,
+    told: Notify,
+    cut: AtomicBool,
 }
 
 /// The worker's end of a flight. However it is dropped, nobody waits for ever.
 #[derive(Debug)]
 pub(super) struct Pilot {
     id: OperationId,
-    outcome: watch::Sender<Option<Outcome>>,
-    cut: Arc<AtomicBool>,
+    board: Arc<Board>,
     by_id: Arc<Mutex<HashMap<OperationId, Flight>>>,
+}
+
+impl Board {
+    fn outcome(&self) -> MutexGuard<'_, Option<Outcome>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, outcome: Outcome) {
+        *self.outcome() = Some(outcome);
+        self.told.notify_waiters();
+    }
 }
 
 fn lock(
@@ -51,16 +68,14 @@ impl Flights {
         if flights.contains_key(&id) {
             return None;
         }
-        let (sender, receiver) = watch::channel(None);
+        let board = Arc::new(Board::default());
         let flight = Flight {
-            outcome: receiver,
-            cut: Arc::default(),
+            board: Arc::clone(&board),
         };
         flights.insert(id, flight.clone());
         let pilot = Pilot {
             id,
-            outcome: sender,
-            cut: Arc::clone(&flight.cut),
+            board,
             by_id: Arc::clone(&self.by_id),
         };
         Some((pilot, flight))
@@ -73,21 +88,25 @@ impl Flights {
 
 impl Flight {
     /// Waits for the outcome.
-    pub(super) async fn wait(&mut self) -> Outcome {
-        match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost())),
-            Err(_) => Err(lost()),
+    pub(super) async fn wait(&self) -> Outcome {
+        loop {
+            // Before the look: what is told in between wakes it.
+            let told = self.board.told.notified();
+            if let Some(outcome) = self.board.outcome().clone() {
+                return outcome;
+            }
+            told.await;
         }
     }
 
     /// Whether it has ended.
     pub(super) fn ended(&self) -> bool {
-        self.outcome.borrow().is_some() || self.outcome.has_changed().is_err()
+        self.board.outcome().is_some()
     }
 
     /// Asks the worker not to try again.
     pub(super) fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+        self.board.cut.store(true, Ordering::Relaxed);
     }
 }
 
@@ -102,17 +121,20 @@ impl Pilot {
 
     /// Whether a destroy has cut this operation short.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Relaxed)
+        self.board.cut.load(Ordering::Relaxed)
     }
 
     /// Tells everyone who waits, and those who still come.
     pub(super) fn land(&self, outcome: Outcome) {
-        self.outcome.send_replace(Some(outcome));
+        self.board.tell(outcome);
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
         lock(&self.by_id).remove(&self.id);
+        if self.board.outcome().is_none() {
+            self.board.tell(Err(lost()));
+        }
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Lease<'a> {
     actor: Actor,
     operation_id: OperationId,
     pub(super) record: SandboxRecord,
+    /// The highest generation that this owner has written or tried to write. Whoever takes an
+    /// operation over that is not to be done twice goes above it; then it is not ours any more.
+    generation_max: u64,
 }
 
 /// Why an operation's end could not be written by its owner.
@@ -46,6 +49,7 @@ impl<'a> Lease<'a> {
             inner,
             actor,
             operation_id,
+            generation_max: record.generation,
             record,
         }
     }
@@ -55,6 +59,7 @@ impl<'a> Lease<'a> {
             .operation
             .as_ref()
             .is_some_and(|operation| operation.id == self.operation_id)
+            && record.generation <= self.generation_max
     }
 
     /// Does work while renewing the lease. A lease that is lost meanwhile shows at the end.
@@ -90,6 +95,7 @@ impl<'a> Lease<'a> {
         lease_until: Timestamp,
         generation_min: u64,
     ) -> Result<(), Unfinished> {
+        self.generation_max = self.generation_max.max(generation_min);
         self.write(&Change::ExtendLease {
             lease_until,
             generation_min,
@@ -133,7 +139,12 @@ impl<'a> Lease<'a> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let error = match self.try_write(change).await {
+            // What turned out to be someone else's is not written to, whatever it allows.
+            let written = match self.is_ours(&self.record) {
+                true => self.try_write(change).await,
+                false => Err(StoreError::Conflict),
+            };
+            let error = match written {
                 Ok(()) => return Ok(()),
                 Err(StoreError::Conflict) => {
                     match self.reread().await {

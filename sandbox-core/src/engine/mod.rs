@@ -170,6 +170,7 @@ impl Engine {
         inner.stop.send_replace(true);
         inner.tasks.close();
         tokio::select! {
+            biased;
             () = inner.tasks.idle() => true,
             () = inner.clock.sleep(inner.config.shutdown_timeout) => {
                 inner.tasks.abort();

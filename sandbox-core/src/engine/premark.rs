@@ -32,6 +32,7 @@ use crate::{
     id::{OperationId, SandboxId},
     lifecycle::{Change, Standing, Transition, transition},
     operation::{OperationKind, OperationStatus},
+    planted::{Bug, planted},
     reconcile::standing,
     sandbox::{SandboxRecord, SandboxState},
     store::{StoreError, TemplateChange},
@@ -298,6 +299,10 @@ impl Inner {
         error: HostError,
     ) -> Result<(Standing, OperationStatus), Error> {
         let record = lease.record.clone();
+        if planted(Bug::RunningByGuess) {
+            let error = errors::from_host(error);
+            return Ok((Standing::Running, OperationStatus::Failed { error }));
+        }
         let Some(standing) = lease.keep(self.truth(&record, pilot)).await else {
             return Err(errors::from_host(error));
         };
@@ -317,7 +322,7 @@ impl Inner {
     pub(super) async fn outcome_of(&self, id: SandboxId, start: Start, bound: Duration) -> Outcome {
         match start {
             Start::Done(record) => Ok(*record),
-            Start::Wait(_, mut flight) => flight.wait().await,
+            Start::Wait(_, flight) => flight.wait().await,
             Start::Poll(operation) => self.poll_marked(id, operation, bound).await,
         }
     }

@@ -28,6 +28,7 @@ use crate::{
     },
     name::TemplateName,
     operation::{Operation, OperationKind, OperationStatus},
+    planted::{self, Bug, planted},
     sandbox::{SandboxRecord, SandboxState},
     store::{TemplateChange, TemplateWrite},
     template::{TemplateKind, TemplateRecord},
@@ -183,6 +184,10 @@ impl Snapshotting<'_> {
             Ok(image) => {
                 let standing = self.standing(order.resume).await;
                 self.publish(&image, standing).await
+            }
+            Err(_) if planted(Bug::PublishedWithoutImage) => {
+                let image = planted::no_image(&self.template);
+                self.publish(&image, Standing::Paused).await
             }
             Err(error) => {
                 tracing::warn!(%error, "the host made no image");

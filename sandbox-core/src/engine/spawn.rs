@@ -1,7 +1,7 @@
 //! The one place where tasks are spawned: work that must outlive whoever asked for it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -27,7 +27,8 @@ struct Shared {
 struct List {
     closed: bool,
     next: u64,
-    handles: HashMap<u64, AbortHandle>,
+    /// In the order of their beginning, so that a simulated crash ends them the same way each time.
+    handles: BTreeMap<u64, AbortHandle>,
 }
 
 impl Shared {

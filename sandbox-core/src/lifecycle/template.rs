@@ -129,6 +129,7 @@ pub fn begin_template(record: TemplateRecord, stamp: Stamp) -> TemplateWrite {
 /// The write that makes a template visible, with what the host said of it.
 #[must_use]
 pub fn publish_template(record: &TemplateRecord, image: &HostImage, stamp: Stamp) -> TemplateWrite {
+    let stamp = stamp.after(record.updated_at);
     let mut next = following(record, stamp.at);
     next.state = TemplateState::Ready;
     next.disk_bytes = image.disk_bytes;
@@ -161,6 +162,7 @@ pub fn publish_template(record: &TemplateRecord, image: &HostImage, stamp: Stamp
 /// is known to hold nothing of it.
 #[must_use]
 pub fn give_up_template(record: &TemplateRecord, error: &Error, stamp: Stamp) -> TemplateWrite {
+    let stamp = stamp.after(record.updated_at);
     let status = OperationStatus::Failed {
         error: error.clone(),
     };
@@ -184,6 +186,7 @@ pub fn give_up_template(record: &TemplateRecord, error: &Error, stamp: Stamp) ->
 /// publish it after that; what the host may have of it goes like a deleted template's files.
 #[must_use]
 pub fn abandon_template(record: &TemplateRecord, error: &Error, stamp: Stamp) -> TemplateWrite {
+    let stamp = stamp.after(record.updated_at);
     let mut next = following(record, stamp.at);
     next.state = TemplateState::Deleting;
     let status = OperationStatus::Failed {
@@ -235,6 +238,7 @@ pub fn hide_template(
         TemplateState::Deleting => Ok(None),
         TemplateState::Making => Err("it is being made"),
         TemplateState::Ready => {
+            let stamp = stamp.after(record.updated_at);
             let mut next = following(record, stamp.at);
             next.state = TemplateState::Deleting;
             Ok(Some(TemplateWrite {
@@ -255,6 +259,7 @@ pub fn hide_template(
 /// The write that forgets a template whose files are gone.
 #[must_use]
 pub fn forget_template(record: &TemplateRecord, stamp: Stamp) -> TemplateWrite {
+    let stamp = stamp.after(record.updated_at);
     TemplateWrite {
         operation: None,
         audit: Some(audit(

@@ -1,5 +1,7 @@
 //! From a legal change to the write that makes it.
 
+use chrono::TimeDelta;
+
 use crate::{
     audit::{Actor, AuditEntry},
     clock::Timestamp,
@@ -21,6 +23,21 @@ pub struct Stamp {
     pub at: Timestamp,
     /// The ID of the audit entry, if there will be one.
     pub audit_id: AuditId,
+}
+
+impl Stamp {
+    /// The same, no earlier than what was written before: the clock of whoever wrote that may be
+    /// ahead of this one, and what is done later must not look as if it came before.
+    pub(super) fn after(self, written: Timestamp) -> Self {
+        if self.at >= written {
+            return self;
+        }
+        let next = written.checked_add_signed(TimeDelta::microseconds(1));
+        Self {
+            at: next.unwrap_or(written),
+            ..self
+        }
+    }
 }
 
 /// What is to be done with the store.
@@ -52,6 +69,7 @@ pub fn transition(
     change: &Change,
     stamp: Stamp,
 ) -> Result<Transition, Denied> {
+    let stamp = stamp.after(record.updated_at);
     let event = change.event();
     let kind = record.operation.as_ref().map(|operation| operation.kind);
     match rule(record.state, kind, event) {

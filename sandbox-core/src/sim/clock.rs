@@ -14,6 +14,12 @@ use crate::clock::{Clock, Timestamp};
 /// Where simulated time begins: 2026-01-01, in seconds since 1970.
 const EPOCH_SEC: i64 = 1_767_225_600;
 
+/// The moment at which simulated time begins.
+#[cfg(any(feature = "simulation", test))]
+pub(super) fn epoch() -> Timestamp {
+    Timestamp::from_timestamp(EPOCH_SEC, 0).unwrap_or(Timestamp::MIN_UTC)
+}
+
 /// A clock for tests. Its identifiers are of version 7, ascending, and the same in each run.
 #[derive(Debug)]
 pub struct SimClock {

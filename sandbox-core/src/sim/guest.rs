@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 
 use super::{
     files::Files,
+    memory::Memory,
     process::{Log, SimProcess},
-    script::{self, Surroundings},
+    script::{self, Step, Surroundings},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -57,10 +58,12 @@ struct State {
     processes: BTreeMap<u32, SimProcess>,
     next_pid: u32,
     files: Files,
+    memory: Memory,
 }
 
 struct Around<'a> {
     files: &'a Files,
+    memory: &'a Memory,
     env: [&'a BTreeMap<String, String>; 2],
 }
 
@@ -71,6 +74,10 @@ impl Surroundings for Around<'_> {
 
     fn content(&self, path: &str) -> Option<Bytes> {
         self.files.content(path)
+    }
+
+    fn page(&self, number: u32) -> u64 {
+        self.memory.peek(number)
     }
 }
 
@@ -86,6 +93,7 @@ impl SimGuest {
                 processes: BTreeMap::new(),
                 next_pid: 100,
                 files,
+                memory: Memory::default(),
             }),
             time: Mutex::default(),
             changed: Notify::new(),
@@ -94,14 +102,14 @@ impl SimGuest {
 
     /// A guest with the same files and, from memory, the same processes, that stands still.
     pub(super) fn fork(&self, env: BTreeMap<String, String>, with_memory: bool) -> Self {
-        let (processes, next_pid, files) = {
+        let (processes, next_pid, files, memory) = {
             let state = self.lock();
-            let processes = if with_memory {
-                state.processes.clone()
+            let (processes, memory) = if with_memory {
+                (state.processes.clone(), state.memory.clone())
             } else {
-                BTreeMap::new()
+                (BTreeMap::new(), Memory::default())
             };
-            (processes, state.next_pid, state.files.clone())
+            (processes, state.next_pid, state.files.clone(), memory)
         };
         let mut time = *self.lock_time();
         time.still_since.get_or_insert(self.clock.now());
@@ -112,16 +120,17 @@ impl SimGuest {
                 processes,
                 next_pid,
                 files,
+                memory,
             }),
             time: Mutex::new(time),
             changed: Notify::new(),
         }
     }
 
-    /// Its processes and their time stop.
+    /// Its processes and their time stop; its memory is saved.
     pub(super) fn stand_still(&self) {
         let now = self.clock.now();
-        drop(self.lock());
+        self.lock().memory.save();
         self.lock_time().still_since.get_or_insert(now);
     }
 
@@ -198,6 +207,7 @@ impl SimGuest {
             let next = due.map_or(until, |due| due.min(until));
             let pause = (next - now).to_std().unwrap_or_default();
             tokio::select! {
+                biased;
                 () = changed => {}
                 () = self.clock.sleep(pause.max(Duration::from_millis(1))) => {}
             }
@@ -230,9 +240,17 @@ impl Guest for SimGuest {
             let mut state = self.lock();
             let around = Around {
                 files: &state.files,
+                memory: &state.memory,
                 env: [&spec.env, &self.env],
             };
-            let steps = script::parse(&spec.command, &around)?;
+            let mut steps = script::parse(&spec.command, &around)?;
+            steps.retain(|step| match step {
+                Step::Poke(page, value) => {
+                    state.memory.poke(*page, *value);
+                    false
+                }
+                _ => true,
+            });
             let now = self.now();
             let mut process = SimProcess::new(
                 described(&spec.command),

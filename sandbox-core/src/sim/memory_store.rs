@@ -13,6 +13,7 @@ use crate::{
     clock::Timestamp,
     id::{OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationRecord, OperationStatus},
+    planted::{Bug, planted},
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
     store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
     template::{TemplateFilter, TemplatePage, TemplatePageRequest, TemplateRecord, TemplateState},
@@ -93,6 +94,12 @@ impl MemoryStore {
         self.lock().templates.values().cloned().collect()
     }
 
+    /// The audit log, oldest first.
+    #[must_use]
+    pub fn all_audit(&self) -> Vec<AuditEntry> {
+        self.lock().audit.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tables> {
         // A panic of another holder leaves no half-done change: changes come after all checks.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,6 +152,7 @@ impl Tables {
     fn at_version(&self, id: SandboxId, version: u64) -> Result<(), StoreError> {
         match self.sandboxes.get(&id) {
             Some(record) if record.version == version => Ok(()),
+            _ if planted(Bug::UnconditionalUpdate) => Ok(()),
             _ => Err(StoreError::Conflict),
         }
     }
@@ -218,6 +226,7 @@ impl Store for MemoryStore {
         self.write(|tables| {
             let key = (write.record.team_id, write.record.idempotency_key.as_ref());
             let key_taken = key.1.is_some()
+                && !planted(Bug::KeyIgnored)
                 && tables
                     .sandboxes
                     .values()

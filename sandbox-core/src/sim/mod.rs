@@ -9,6 +9,7 @@ mod files;
 mod guest;
 mod host;
 mod link;
+mod memory;
 mod memory_store;
 mod process;
 mod script;
@@ -18,6 +19,8 @@ mod script;
     reason = "a test suite: it fails by panicking"
 )]
 pub mod store_contract;
+#[cfg(any(feature = "simulation", test))]
+pub mod world;
 
 pub use clock::SimClock;
 pub use guest::SimGuest;

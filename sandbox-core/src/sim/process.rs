@@ -148,6 +148,8 @@ impl SimProcess {
                     .unwrap_or(Timestamp::MAX_UTC);
                 None
             }
+            // Done when the process was started.
+            Step::Poke(..) => None,
             Step::Exit(code) => {
                 self.kill(ExitStatus::Code(code), false, at);
                 None

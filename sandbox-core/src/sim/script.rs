@@ -1,7 +1,7 @@
 //! The few commands that a simulated guest understands.
 //!
 //! `echo TEXT… [>&2]`, `cat` (stdin) and `cat PATH`, `printenv NAME`, `sleep SECONDS`, `spew BYTES`,
-//! `head -c BYTES /dev/zero`, `true`, `false`, `exit N`, and `exec` before any; in a shell line
+//! `head -c BYTES /dev/zero`, `poke PAGE VALUE` and `peek PAGE` (a word of memory), `true`, `false`, `exit N`, and `exec` before any; in a shell line
 //! several of them, apart by `;`, where a word `$NAME` is a variable's value.
 
 use std::{collections::VecDeque, time::Duration};
@@ -24,6 +24,8 @@ pub(super) enum Step {
     CopyStdin,
     /// Waits.
     Sleep(Duration),
+    /// Changes a page of the guest's memory, as soon as the process starts.
+    Poke(u32, u64),
     /// Ends.
     Exit(i32),
 }
@@ -32,6 +34,7 @@ pub(super) enum Step {
 pub(super) trait Surroundings {
     fn variable(&self, name: &str) -> Option<String>;
     fn content(&self, path: &str) -> Option<Bytes>;
+    fn page(&self, number: u32) -> u64;
 }
 
 /// The steps of a command.
@@ -103,6 +106,11 @@ fn simple(program: &str, args: &[&str], around: &dyn Surroundings) -> Option<Vec
         ("exec", [program, args @ ..]) => return simple(program, args, around),
         ("spew", [bytes, ..]) | ("head", ["-c", bytes, "/dev/zero"]) => {
             vec![Step::Spew(bytes.parse().ok()?)]
+        }
+        ("poke", [page, value, ..]) => vec![Step::Poke(page.parse().ok()?, value.parse().ok()?)],
+        ("peek", [page, ..]) => {
+            let value = around.page(page.parse().ok()?);
+            vec![line(OutputStream::Stdout, &[&value.to_string()])]
         }
         ("true", _) => vec![],
         ("false", _) => vec![Step::Exit(1)],

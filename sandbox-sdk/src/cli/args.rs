@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use sandbox_core::{id::SandboxId, name::TemplateName, sandbox::SandboxState};
+use sandbox_core::{
+    id::SandboxId, name::TemplateName, sandbox::SandboxState, template::TemplateKind,
+};
 
 use super::place::Place;
 
@@ -20,6 +22,10 @@ EXAMPLES
   sandbox cp $id:/srv/result.csv .               and out
   pid=$(sandbox exec -d $id -- ./server)         leave something running
   sandbox logs -f $id $pid                       follow what it writes
+  sandbox pause $id                              keep its memory and disk, run nothing
+  sandbox resume $id                             and go on where it was
+  sandbox snapshot $id --name warm               make a template of it, memory and all
+  sandbox create --template warm                 start a clone of that
   sandbox rm $id                                 remove it and all that it holds
 
 WHERE SANDBOXES LIVE
@@ -32,7 +38,7 @@ ENVIRONMENT
   SANDBOX_REMOTE         the control plane, as --remote
   SANDBOX_API_KEY        the API key for it; --key-file goes before it
   SANDBOX_API_KEY_FILE   a file with the API key, as --key-file
-  SANDBOX_DATA           the folder, as --data
+  SANDBOX_DATA           the folder, as --data; SANDBOX_DATA_DIR where it is not set
 
 EXIT CODES
   0    done
@@ -104,6 +110,17 @@ pub(super) enum Command {
     Rm(Rm),
     /// Ask a sandbox for a sign of life, and push its timeout
     Ping(One),
+    /// Save a sandbox's memory and disk, and run nothing
+    Pause(One),
+    /// Have a paused sandbox go on where it was
+    Resume(One),
+    /// Make a template of a sandbox and print its name
+    Snapshot(Snapshot),
+    /// List what sandboxes start from
+    Templates(Templates),
+    /// Show, remove and import templates
+    #[command(subcommand)]
+    Template(Template),
     /// Say what this machine can do, what is missing, and what mends it
     Doctor,
     /// Print a script that completes this program's commands
@@ -127,7 +144,7 @@ pub(super) struct One {
     after_help = "EXAMPLE\n  sandbox create --memory-mb 1024 --timeout 30m --label job=nightly"
 )]
 pub(super) struct Create {
-    /// What to start from [default: minimal]
+    /// The template to start from, by name or ID [default: minimal]
     #[arg(short, long, value_name = "NAME")]
     pub(super) template: Option<String>,
     /// Virtual CPUs [default: 1]
@@ -266,6 +283,111 @@ pub(super) struct Rm {
     pub(super) ids: Vec<SandboxId>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLE
+  sandbox snapshot ID --name warm --resume
+  sandbox create --template warm
+
+The sandbox is paused afterwards, unless --resume is given.")]
+pub(super) struct Snapshot {
+    /// The template's name [default: one that is made up]
+    #[arg(short, long)]
+    pub(super) name: Option<String>,
+    /// Let a sandbox that runs go on afterwards
+    #[arg(long)]
+    pub(super) resume: bool,
+    /// Take the disk alone: what is made of it boots, and may have another size
+    #[arg(long)]
+    pub(super) image: bool,
+    /// The sandbox's ID
+    #[arg(value_name = "ID")]
+    pub(super) id: SandboxId,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Templates {
+    /// Only of this kind: image or snapshot
+    #[arg(long = "type", value_name = "KIND", value_parser = kind)]
+    pub(super) kind: Option<TemplateKind>,
+    /// Those of all teams, with the sandboxes on them; for administrators
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Print names alone, one a line
+    #[arg(short, long, conflicts_with = "all")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Template {
+    /// Show what is known of a template
+    Get {
+        /// Its name or ID
+        name: String,
+    },
+    /// Remove templates; sandboxes that were started from them run on
+    Rm {
+        /// Their names or IDs
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+    /// Make a template from a folder, an archive, an OCI image or a Debian release
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  sandbox template import app --dir ./rootfs
+  sandbox template import app --tar rootfs.tar.zst
+  sandbox template import alpine --oci docker.io/library/alpine:3.20
+  sandbox template import python --debian bookworm:python3,python3-pip
+
+Paths are those of the machine that sandboxes run on. Only an administrator may import.")]
+pub(super) struct Import {
+    /// The template's name
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) source: Source,
+    /// Which image, where the layout holds several
+    #[arg(long, value_name = "REFERENCE")]
+    #[arg(conflicts_with_all = ["dir", "tar", "oci", "debian"])]
+    pub(super) reference: Option<String>,
+    /// The registry speaks HTTP without TLS
+    #[arg(long, conflicts_with_all = ["dir", "tar", "oci_layout", "debian"])]
+    pub(super) insecure: bool,
+    /// Virtual CPUs of a sandbox that asks for none [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) vcpus: Option<u32>,
+    /// Memory in MiB of a sandbox that asks for none [default: 512]
+    #[arg(long, value_name = "MB")]
+    pub(super) memory_mb: Option<u32>,
+    /// Disk in MiB of a sandbox that asks for none [default: 5120, or what the content needs]
+    #[arg(long, value_name = "MB")]
+    pub(super) disk_size_mb: Option<u32>,
+}
+
+/// Where a template comes from: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Source {
+    /// A folder that becomes the root
+    #[arg(long, value_name = "PATH")]
+    pub(super) dir: Option<PathBuf>,
+    /// A tar archive, plain or compressed with gzip or zstd
+    #[arg(long, value_name = "PATH")]
+    pub(super) tar: Option<PathBuf>,
+    /// An OCI image layout: a folder, or a tar of one
+    #[arg(long, value_name = "PATH")]
+    pub(super) oci_layout: Option<PathBuf>,
+    /// An OCI image from a registry, by its full name
+    #[arg(long, value_name = "REFERENCE")]
+    pub(super) oci: Option<String>,
+    /// A Debian release, with packages beside the base system
+    #[arg(long, value_name = "SUITE[:PACKAGE,...]")]
+    pub(super) debian: Option<String>,
+}
+
 /// `NAME=VALUE`.
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -281,6 +403,16 @@ fn state(text: &str) -> Result<SandboxState, String> {
     found.ok_or_else(|| {
         let all = SandboxState::ALL.map(SandboxState::as_str).join(", ");
         format!("the states are {all}")
+    })
+}
+
+fn kind(text: &str) -> Result<TemplateKind, String> {
+    let found = TemplateKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == text);
+    found.ok_or_else(|| {
+        let all = TemplateKind::ALL.map(TemplateKind::as_str).join(" and ");
+        format!("there are {all}")
     })
 }
 
@@ -351,6 +483,12 @@ mod tests {
             "sandbox create --timeout infd".to_owned(),
             "sandbox ls --state happy".to_owned(),
             "sandbox ls --remote unix:/x --data /y".to_owned(),
+            "sandbox snapshot".to_owned(),
+            "sandbox templates --type disk".to_owned(),
+            "sandbox template import x".to_owned(),
+            "sandbox template import x --tar a --dir b".to_owned(),
+            "sandbox template import x --tar a --insecure".to_owned(),
+            "sandbox template import x --oci a --reference b".to_owned(),
         ] {
             assert!(parse(&line).is_err(), "{line}");
         }

@@ -1,13 +1,13 @@
 //! Running a command in a sandbox as if it ran here: its input, output, signals and exit are passed
 //! on.
 
-use std::{future::pending, time::Duration};
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use bytes::BytesMut;
 use futures::{Stream, TryStreamExt};
 use sandbox_core::{
     error::Error,
-    process::{CHUNK_MAX_BYTES, Exit, ExitStatus},
+    process::{CHUNK_MAX_BYTES, Exit, ExitStatus, OutputRequest},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,6 +26,11 @@ use crate::{Command, Process, ProcessEvent, Result};
 
 /// After so many signals this program leaves the command to itself.
 const SIGNALS_MAX: u32 = 3;
+/// How long the command waits for us once we no longer come by: after that we were killed. Until
+/// then nothing of its output is dropped, also while whoever reads ours takes their time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often we come by.
+const COME_BY: Duration = Duration::from_secs(10);
 /// How long to wait for a command to take a last signal.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -58,7 +63,7 @@ pub(super) async fn exec(session: &Session, args: Exec) -> Result<u8, Failure> {
     }
     // Before it starts, so that no signal is missed.
     let mut signals = Signals::listen()?;
-    let process = command.wait_for_readers().spawn().await?;
+    let process = command.wait_for_readers_up_to(PATIENCE).spawn().await?;
     let raw = (args.tty && args.interactive && terminal::stdin_is_one())
         .then(RawMode::enter)
         .transpose()?;
@@ -66,6 +71,7 @@ pub(super) async fn exec(session: &Session, args: Exec) -> Result<u8, Failure> {
         ended = show(process.events()) => ended,
         failure = feed(&process, args.interactive) => Err(failure),
         ended = signals.pass_on(&process, args.tty) => ended,
+        never = come_by(session, &args, &process) => match never {},
     };
     drop(raw);
     if ended.is_err() {
@@ -137,6 +143,23 @@ async fn show(events: impl Stream<Item = Result<ProcessEvent>>) -> Result<Option
         sink.write(event).await?;
     }
     Err(Error::Internal("a process's output ended without its exit".to_owned()).into())
+}
+
+/// Lets the command know that someone still reads, while our own output is not taken.
+async fn come_by(session: &Session, args: &Exec, process: &Process) -> Infallible {
+    let api = &session.client.api;
+    // Asks again for what we have: that frees nothing, and comes at once.
+    let request = OutputRequest {
+        offset: 0,
+        max_bytes: 1,
+        wait_ms: 0,
+    };
+    loop {
+        tokio::time::sleep(COME_BY).await;
+        // What is wrong shows where output is read.
+        let read = api.read_output(args.id, process.pid(), request);
+        tokio::time::timeout(COME_BY, read).await.ok();
+    }
 }
 
 /// Copies our stdin to the command's. Gives only failures: the command decides when it is done.

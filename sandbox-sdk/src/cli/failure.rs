@@ -82,7 +82,10 @@ impl Failure {
             | Error::Guest(GuestError::NotFound { .. } | GuestError::NoSuchProcess { .. }) => {
                 "not_found"
             }
-            Error::Guest(GuestError::AlreadyExists { .. }) => "already_exists",
+            Error::TemplateExists(_) | Error::Guest(GuestError::AlreadyExists { .. }) => {
+                "already_exists"
+            }
+            Error::Forbidden(_) => "forbidden",
             Error::InvalidState { .. } | Error::Guest(GuestError::NotAttached { .. }) => {
                 "invalid_state"
             }
@@ -107,7 +110,10 @@ impl Failure {
         };
         Some(match error {
             Error::SandboxNotFound(_) => "`sandbox ls` lists those there are",
-            Error::TemplateNotFound(_) => "`minimal` is always there",
+            Error::TemplateNotFound(_) => "`sandbox templates` lists those there are",
+            Error::TemplateExists(_) => {
+                "choose another name, or remove that one with `sandbox template rm`"
+            }
             Error::InvalidState { .. } => "`sandbox get ID` says how it stands and why",
             Error::Unauthorized(_) => {
                 "set SANDBOX_API_KEY or give --key-file; sandboxd keeps its key in DIR/admin.key"

@@ -15,6 +15,7 @@ mod progress;
 mod sandboxes;
 mod session;
 mod signal;
+mod templates;
 mod terminal;
 mod view;
 
@@ -99,6 +100,11 @@ async fn carry_out(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Ls(args) => interruptible(sandboxes::ls(session, args)).await,
         Command::Get(args) => interruptible(sandboxes::get(session, args.id)).await,
         Command::Ping(args) => interruptible(sandboxes::ping(session, args.id)).await,
+        Command::Pause(args) => interruptible(sandboxes::pause(session, args.id)).await,
+        Command::Resume(args) => interruptible(sandboxes::resume(session, args.id)).await,
+        Command::Snapshot(args) => interruptible(templates::snapshot(session, args)).await,
+        Command::Templates(args) => interruptible(templates::ls(session, args)).await,
+        Command::Template(args) => interruptible(templates::template(session, args)).await,
         Command::Rm(args) => interruptible(sandboxes::rm(session, args)).await,
         Command::Ps(args) => interruptible(processes::ps(session, args.id)).await,
         Command::Kill(args) => interruptible(processes::kill(session, &args)).await,

@@ -32,12 +32,7 @@ pub(super) async fn create(session: &Session, args: Create) -> Result<(), Failur
         "making the sandbox; a template's first takes longest",
         making,
     );
-    let record = record.await?;
-    if session.json {
-        view::json(&view::sandbox(&record))
-    } else {
-        view::line(record.id)
-    }
+    done(session, &record.await?)
 }
 
 pub(super) async fn ls(session: &Session, args: Ls) -> Result<(), Failure> {
@@ -45,6 +40,7 @@ pub(super) async fn ls(session: &Session, args: Ls) -> Result<(), Failure> {
         state: args.state,
         template: args.template,
         metadata: args.labels.into_iter().collect(),
+        ..SandboxFilter::default()
     };
     let mut page = PageRequest::default();
     let mut records: Vec<SandboxRecord> = Vec::new();
@@ -103,6 +99,30 @@ pub(super) async fn ping(session: &Session, id: SandboxId) -> Result<(), Failure
     show(session, &session.sandbox(id).ping().await?)
 }
 
+pub(super) async fn pause(session: &Session, id: SandboxId) -> Result<(), Failure> {
+    let sandbox = session.sandbox(id);
+    done(
+        session,
+        &progress::spinner("saving its memory", sandbox.pause()).await?,
+    )
+}
+
+pub(super) async fn resume(session: &Session, id: SandboxId) -> Result<(), Failure> {
+    let sandbox = session.sandbox(id);
+    done(
+        session,
+        &progress::spinner("resuming", sandbox.resume()).await?,
+    )
+}
+
+fn done(session: &Session, record: &SandboxRecord) -> Result<(), Failure> {
+    if session.json {
+        view::json(&view::sandbox(record))
+    } else {
+        view::line(record.id)
+    }
+}
+
 /// What a person wants to know first comes first.
 const SHOWN: [&str; 14] = [
     "id",
@@ -126,15 +146,7 @@ fn show(session: &Session, record: &SandboxRecord) -> Result<(), Failure> {
     if session.json {
         return view::json(&value);
     }
-    for name in SHOWN {
-        let text = match &value[name] {
-            serde_json::Value::Null => "-".to_owned(),
-            serde_json::Value::String(text) => view::plain(text),
-            other => other.to_string(),
-        };
-        view::line(format_args!("{name:<12}  {text}"))?;
-    }
-    Ok(())
+    view::fields(&value, &SHOWN)
 }
 
 /// Removes all that it can and tells of the first that it could not.

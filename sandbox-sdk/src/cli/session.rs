@@ -35,10 +35,7 @@ impl Target {
         if let Some(address) = variable("SANDBOX_REMOTE") {
             return Self::Remote(address.to_string_lossy().into_owned());
         }
-        Self::Folder(match variable("SANDBOX_DATA") {
-            Some(folder) => folder.into(),
-            None => EmbeddedConfig::default().data_dir,
-        })
+        Self::Folder(EmbeddedConfig::default().data_dir)
     }
 }
 

@@ -5,8 +5,10 @@ use std::io::Write;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sandbox_core::{
     clock::{Clock, Timestamp},
+    id::PLATFORM_TEAM_ID,
     process::{ExecOutput, Exit, ExitStatus, ProcessInfo},
     sandbox::SandboxRecord,
+    template::{TemplateRecord, TemplateUse},
 };
 use sandbox_host::SystemClock;
 use serde_json::{Value, json};
@@ -63,6 +65,24 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Re
     bytes(text.as_bytes())
 }
 
+/// Writes these fields of an object, one a line.
+pub(super) fn fields(value: &Value, names: &[&str]) -> Result<(), Failure> {
+    for name in names {
+        let text = match &value[name] {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => plain(text),
+            other => other.to_string(),
+        };
+        line(format_args!("{name:<12}  {text}"))?;
+    }
+    Ok(())
+}
+
+/// Bytes as whole MiB, such as `200M`; what is there is never told as nothing.
+pub(super) fn mib(bytes: u64) -> String {
+    format!("{}M", bytes.div_ceil(1024 * 1024))
+}
+
 /// Now, to tell ages by.
 pub(super) fn now() -> Timestamp {
     SystemClock.now()
@@ -110,6 +130,31 @@ pub(super) fn sandbox(record: &SandboxRecord) -> Value {
         "expires_at": record.expires_at,
         "updated_at": record.updated_at,
     })
+}
+
+/// A template, likewise.
+pub(super) fn template(record: &TemplateRecord) -> Value {
+    json!({
+        "id": record.id,
+        "name": record.name,
+        "type": record.kind,
+        "team_id": record.team_id,
+        "platform": record.team_id == PLATFORM_TEAM_ID,
+        "vcpus": record.size.vcpus,
+        "memory_mb": record.size.memory_mb,
+        "disk_size_mb": record.size.disk_size_mb,
+        "size_bytes": record.size_bytes(),
+        "created_at": record.created_at,
+    })
+}
+
+/// A template and who lies on it, likewise.
+pub(super) fn template_use(one: &TemplateUse) -> Value {
+    let mut value = template(&one.template);
+    value["disk_bytes"] = one.template.disk_bytes.into();
+    value["memory_bytes"] = one.template.memory_bytes.into();
+    value["in_use_by"] = json!(one.in_use_by);
+    value
 }
 
 /// A process, likewise.

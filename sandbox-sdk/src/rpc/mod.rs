@@ -1,5 +1,5 @@
 //! The connection between a client and a control plane: one byte stream (a unix socket, or TCP)
-//! that carries frames (`codec`) of the `protocol`.
+//! that carries frames ([`sandbox_core::wire`]) of the `protocol`.
 //!
 //! ```text
 //!  Client ─► RemoteApi ─► Connection ─► frames ─► serve ─► Service ─► dyn Api (the engine)
@@ -10,9 +10,7 @@
 //! What never happens here: a call that changes something is never done twice, work never ends
 //! because a connection did, and no message is larger than a frame.
 
-mod address;
 mod client;
-mod codec;
 mod protocol;
 #[cfg(feature = "rpc-server")]
 mod server;
@@ -22,4 +20,6 @@ mod tests;
 pub use client::RemoteConfig;
 pub use protocol::PROTOCOL_VERSION;
 #[cfg(feature = "rpc-server")]
-pub use server::{Listener, Server, serve};
+pub use sandbox_host::rpc::Listener;
+#[cfg(feature = "rpc-server")]
+pub use server::{Server, serve};

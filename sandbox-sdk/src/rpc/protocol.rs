@@ -9,10 +9,15 @@ use sandbox_core::{
     api::Begun,
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExitStatus, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
+    template::{
+        ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
+        TemplateRecord, TemplateUse,
+    },
+    wire::{ClientHello, Refusal, ServerHello},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,48 +25,8 @@ use uuid::Uuid;
 /// The version of this protocol. Sides that differ by one understand each other.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Whether a side of our version can speak with one of theirs.
-pub(crate) const fn understands(ours: u32, theirs: u32) -> bool {
-    theirs > 0 && ours.abs_diff(theirs) <= 1
-}
-
-/// A client introduces itself. Its first message, and the only one that a stranger may send.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ClientHello {
-    pub(crate) protocol_version: u32,
-    /// The client's release, for logs and messages.
-    #[serde(default)]
-    pub(crate) version: String,
-    #[serde(default)]
-    pub(crate) key: Option<String>,
-}
-
-/// The control plane introduces itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ServerHello {
-    pub(crate) protocol_version: u32,
-    /// The control plane's release.
-    #[serde(default)]
-    pub(crate) version: String,
-    /// Differs after each start: request IDs are remembered by one process only.
-    pub(crate) instance: Uuid,
-    /// What it can do beyond this version of the protocol.
-    #[serde(default)]
-    pub(crate) capabilities: Vec<String>,
-}
-
-/// Why a client is not served.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Refusal {
-    /// The versions lie too far apart.
-    Protocol {
-        server_protocol_version: u32,
-        server_version: String,
-    },
-    /// There is no key, or it is not one that is known.
-    Unauthorized,
-}
+/// Pausing, snapshots and templates: the calls below that speak of them.
+pub(crate) const SNAPSHOTS: &str = "snapshots";
 
 /// How a command stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +64,29 @@ pub(crate) trait ControlPlane {
     async fn destroy(id: SandboxId) -> Result<(), Error>;
     async fn ping(id: SandboxId) -> Result<SandboxRecord, Error>;
     async fn operation(id: OperationId) -> Result<OperationRecord, Error>;
+
+    /// Waits a while for the end; nothing where it is still at work. Ask again under the same ID.
+    async fn pause(request: Uuid, id: SandboxId) -> Result<Option<SandboxRecord>, Error>;
+    /// Likewise.
+    async fn resume(request: Uuid, id: SandboxId) -> Result<Option<SandboxRecord>, Error>;
+    /// The work goes on under the operation's ID, which outlives this process.
+    async fn begin_snapshot(request: Uuid, snapshot: SnapshotRequest)
+    -> Result<OperationId, Error>;
+    /// Likewise.
+    async fn begin_import(request: Uuid, import: ImportTemplate) -> Result<OperationId, Error>;
+    /// Waits a while for its end.
+    async fn wait_operation(id: OperationId) -> Result<OperationRecord, Error>;
+    async fn template(name: String) -> Result<TemplateRecord, Error>;
+    async fn templates(
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<TemplatePage, Error>;
+    /// A page may hold fewer than was asked for although more follow.
+    async fn all_templates(
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error>;
+    async fn delete_template(request: Uuid, name: String) -> Result<(), Error>;
 
     /// Starts a command, or joins the one of this ID, and waits a while for its end.
     async fn exec(request: Uuid, id: SandboxId, spec: ProcessSpec) -> Result<ExecProgress, Error>;

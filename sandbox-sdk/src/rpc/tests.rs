@@ -8,22 +8,24 @@ use bytes::BytesMut;
 use sandbox_core::{
     api::Api,
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     error::Error,
     id::SandboxId,
     process::ProcessSpec,
     sandbox::{CreateSandbox, PageRequest, SandboxFilter},
     sim::{MemoryStore, SimClock, SimHost},
+    wire::{ClientCodec, ClientHello, FRAME_MAX_BYTES, FrameLimit, Heard, Refusal, ServerCodec},
 };
+use sandbox_host::rpc::Listener;
 use tarpc::{Response, context};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use uuid::Uuid;
 
 use super::{
-    codec::{ClientCodec, FRAME_MAX_BYTES, FrameLimit, Heard, ServerCodec},
-    protocol::{ClientHello, ControlPlaneClient, PROTOCOL_VERSION, Refusal},
-    server::{Listener, Server},
+    protocol::{ControlPlaneClient, PROTOCOL_VERSION},
+    server::Server,
 };
 
 async fn api() -> Arc<dyn Api> {
@@ -34,7 +36,7 @@ async fn api() -> Arc<dyn Api> {
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default()).await.unwrap();
-    Arc::new(engine.api(Actor::app()))
+    Arc::new(engine.api(Caller::admin(Actor::app())))
 }
 
 /// A server on a unix socket.

@@ -13,11 +13,12 @@ use std::{
 use sandbox_core::{
     api::Api,
     audit::Actor,
+    caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     sim::{MemoryStore, SimClock, SimHost},
 };
 use sandbox_sdk::{
-    Client, ProcessEvent, RemoteConfig,
+    Client, RemoteConfig,
     rpc::{Listener, Server},
 };
 use tempfile::TempDir;
@@ -58,7 +59,7 @@ impl World {
     }
 
     pub(crate) fn api(&self) -> Arc<dyn Api> {
-        Arc::new(self.engine.api(Actor::app()))
+        Arc::new(self.engine.api(Caller::admin(Actor::app())))
     }
 
     /// The platform without any connection.
@@ -212,24 +213,4 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
         assert!(Instant::now() < end, "{what}: not within {LONG:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// Bytes that differ from place to place.
-pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
-}
-
-/// What was written to stdout, all of it.
-pub(crate) fn stdout(events: &[ProcessEvent]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for event in events {
-        match event {
-            ProcessEvent::Stdout(more) => bytes.extend_from_slice(more),
-            ProcessEvent::Dropped(count) => panic!("{count} bytes were lost"),
-            ProcessEvent::Stderr(_) | ProcessEvent::Exit(_) => {}
-        }
-    }
-    bytes
 }

@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     host::{HostError, HostImage, HostImport, HostSandboxState, HostSnapshot, ImageDeletion},
     id::TemplateId,
+    planted::{Bug, planted},
     sim::guest::SimGuest,
     size::MachineSize,
     template::{ImportSource, MINIMAL_TEMPLATE_ID, TemplateKind},
@@ -229,7 +230,7 @@ impl Shared {
                 *cut = true;
             }
             match state.images.get_mut(&image) {
-                Some(there) if users > 0 => {
+                Some(there) if users > 0 && !planted(Bug::FreedInUse) => {
                     there.deleting = true;
                     ImageDeletion::InUse
                 }

@@ -115,8 +115,11 @@ impl Shared {
     }
 
     /// The half-made machine runs, unless it was ended meanwhile.
-    pub(super) fn complete(&self, order: &HostCreate) -> Result<(), HostError> {
+    pub(super) fn complete(&self, order: &HostCreate, epoch: u64) -> Result<(), HostError> {
         let mut state = self.lock();
+        if state.epoch != epoch {
+            return Err(HostError::Unavailable("the host went down".to_owned()));
+        }
         let present = state.present(order.id);
         let machine = state
             .machines
@@ -156,8 +159,8 @@ impl Shared {
 
     /// Takes an order: refuses it if a newer one was taken, and waits for one that is at work.
     pub(super) async fn take(self: &Arc<Self>, order: HostOrder) -> Result<AtWork, HostError> {
-        let mut sequence = self.sequence.subscribe();
         loop {
+            let seen = self.sequence.changes();
             {
                 let mut state = self.lock();
                 let epoch = state.epoch;
@@ -178,8 +181,7 @@ impl Shared {
                     });
                 }
             }
-            // The sender lives in `self`: this ends only with the value.
-            let _ = sequence.changed().await;
+            self.sequence.changed_since(seen).await;
         }
     }
 

@@ -3,6 +3,7 @@
 mod faults;
 mod images;
 mod machines;
+mod sequence;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -131,6 +132,7 @@ impl SimHost {
         let machine = state.machines.get_mut(&id);
         if let Some(machine) = machine.filter(|m| m.state == HostSandboxState::Running) {
             machine.pause();
+            machine.told = Some(false);
         }
         drop(state);
         self.shared.bump();
@@ -175,7 +177,7 @@ impl SimHost {
             }
         }
         self.forget_ended();
-        self.shared.sequence.send_replace(0);
+        self.shared.sequence.reset();
     }
 }
 
@@ -202,11 +204,12 @@ impl Host for SimHost {
         let shared = &self.shared;
         shared.travel(Call::Create).await;
         shared.enter(Call::Create)?;
+        let epoch = shared.lock().epoch;
         match shared.admit(&order)? {
             Admitted::Ready => {}
             Admitted::Begun | Admitted::InTheMaking => {
                 shared.linger(Call::Create).await;
-                shared.complete(&order)?;
+                shared.complete(&order, epoch)?;
             }
         }
         shared.fault(Call::Create, When::After)
@@ -248,13 +251,17 @@ impl Host for SimHost {
     async fn list_sandboxes(&self) -> Result<HostReport, HostError> {
         self.shared.enter(Call::List)?;
         let report = {
-            let state = self.shared.lock();
-            HostReport {
+            let mut state = self.shared.lock();
+            let report = HostReport {
                 host_id: SIM_HOST_ID,
-                sequence: *self.shared.sequence.borrow(),
+                sequence: self.shared.sequence.get(),
                 sandboxes: state.report(),
                 images: state.report_images(),
+            };
+            for machine in state.machines.values_mut() {
+                machine.told = machine.told.map(|_| true);
             }
+            report
         };
         // A slow answer is an old one.
         self.shared.linger(Call::List).await;
@@ -263,16 +270,13 @@ impl Host for SimHost {
     }
 
     async fn changed(&self, seen: u64, wait: Duration) -> Result<u64, HostError> {
-        let mut sequence = self.shared.sequence.subscribe();
-        let newer = async {
-            // The sender lives in `self`: this ends only with the value.
-            let _ = sequence.wait_for(|sequence| *sequence > seen).await;
-        };
+        let newer = self.shared.sequence.beyond(seen);
         tokio::select! {
+            biased;
             () = newer => {}
             () = self.shared.clock.sleep(wait) => {}
         }
-        Ok(*self.shared.sequence.borrow())
+        Ok(self.shared.sequence.get())
     }
 
     fn guest(&self, id: SandboxId) -> Arc<dyn Guest> {

@@ -5,16 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::watch;
-
 use super::{
     faults::{Call, Faults, When},
     images::Image,
+    sequence::Sequence,
 };
 use crate::{
     clock::Clock,
     host::{HostError, HostImage, HostOrder, HostSandbox, HostSandboxState},
     id::{SandboxId, TemplateId},
+    planted::{Bug, planted},
     sim::guest::SimGuest,
     size::MachineSize,
 };
@@ -32,7 +32,7 @@ pub enum Window {
 pub(in crate::sim) struct Shared {
     pub(in crate::sim) clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    pub(super) sequence: watch::Sender<u64>,
+    pub(super) sequence: Sequence,
 }
 
 #[derive(Default)]
@@ -61,6 +61,8 @@ pub(super) struct Machine {
     pub(super) busy: bool,
     /// It is out of the live map while an image is made of it.
     pub(super) out: bool,
+    /// The host itself paused it, and has said so.
+    pub(super) told: Option<bool>,
     /// Counts the times that it began or ceased to run: a connection lasts for one of them.
     pub(super) turns: u64,
 }
@@ -82,6 +84,7 @@ impl Machine {
             order: 0,
             busy: false,
             out: false,
+            told: None,
             turns: 0,
         }
     }
@@ -93,6 +96,7 @@ impl Machine {
     }
 
     pub(super) fn resume(&mut self) {
+        self.told = None;
         self.state = HostSandboxState::Running;
         self.guest.go_on();
         self.turns += 1;
@@ -104,6 +108,9 @@ impl State {
         let machines = self.machines.iter();
         machines
             .filter(|(_, machine)| !(machine.out && self.window == Window::Absent))
+            .filter(|(_, machine)| {
+                !(machine.told == Some(true) && planted(Bug::ReportDrained))
+            })
             .map(|(id, machine)| HostSandbox {
                 id: *id,
                 generation: machine.generation,
@@ -174,7 +181,7 @@ impl Shared {
         Self {
             clock,
             state: Mutex::new(state),
-            sequence: watch::Sender::new(0),
+            sequence: Sequence::default(),
         }
     }
 
@@ -183,7 +190,7 @@ impl Shared {
     }
 
     pub(super) fn bump(&self) {
-        self.sequence.send_modify(|sequence| *sequence += 1);
+        self.sequence.bump();
     }
 
     pub(super) fn new_guest(&self, env: BTreeMap<String, String>) -> Arc<SimGuest> {
@@ -235,9 +242,11 @@ impl Shared {
 
     /// Returns when the machine no longer runs as it did in this turn.
     pub(in crate::sim) async fn until_ended(&self, id: SandboxId, turn: (u64, u64)) {
-        let mut sequence = self.sequence.subscribe();
-        while self.running(id).is_ok_and(|(now, _)| now == turn) {
-            if sequence.changed().await.is_err() {
+        loop {
+            let seen = self.sequence.changes();
+            if self.running(id).is_ok_and(|(now, _)| now == turn) {
+                self.sequence.changed_since(seen).await;
+            } else {
                 return;
             }
         }

@@ -11,14 +11,19 @@ use sandbox_core::{
     api::{Api, Begun},
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
+    template::{
+        ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
+        TemplateRecord, TemplateUse,
+    },
 };
 use uuid::Uuid;
 
-use super::{Again, Remote};
+use super::{Again, Remote, templates::Turn};
+use crate::rpc::protocol::SNAPSHOTS;
 
 /// For what is answered at once, or as soon as a guest does.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -93,6 +98,79 @@ impl Api for Remote {
             client.operation(context, id).await
         })
         .await
+    }
+
+    async fn pause(&self, id: SandboxId) -> Result<SandboxRecord, Error> {
+        self.turn(Turn::Pause, id).await
+    }
+
+    async fn resume(&self, id: SandboxId) -> Result<SandboxRecord, Error> {
+        self.turn(Turn::Resume, id).await
+    }
+
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<TemplateRecord, Error> {
+        let operation = self.begin_snapshot(request).await?;
+        self.made_by(operation).await
+    }
+
+    async fn begin_snapshot(&self, request: SnapshotRequest) -> Result<OperationId, Error> {
+        self.begin_to_snapshot(request).await
+    }
+
+    async fn template(&self, name: &str) -> Result<TemplateRecord, Error> {
+        self.need(SNAPSHOTS).await?;
+        self.call(Again::Always, CALL_LIMIT, |client, context| async move {
+            client.template(context, name.to_owned()).await
+        })
+        .await
+    }
+
+    async fn templates(
+        &self,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<TemplatePage, Error> {
+        self.need(SNAPSHOTS).await?;
+        self.call(Again::Always, CALL_LIMIT, |client, context| async move {
+            client.templates(context, kind, page).await
+        })
+        .await
+    }
+
+    async fn all_templates(
+        &self,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error> {
+        self.need(SNAPSHOTS).await?;
+        self.call(Again::Always, CALL_LIMIT, |client, context| async move {
+            client.all_templates(context, kind, page).await
+        })
+        .await
+    }
+
+    async fn delete_template(&self, name: &str) -> Result<(), Error> {
+        self.need(SNAPSHOTS).await?;
+        let request = Uuid::now_v7();
+        self.call(
+            Again::SameInstance,
+            CALL_LIMIT,
+            |client, context| async move {
+                client
+                    .delete_template(context, request, name.to_owned())
+                    .await
+            },
+        )
+        .await
+    }
+
+    async fn import_template(&self, request: ImportTemplate) -> Result<TemplateRecord, Error> {
+        let operation = self.begin_import(request).await?;
+        self.made_by(operation).await
+    }
+
+    async fn begin_import(&self, request: ImportTemplate) -> Result<OperationId, Error> {
+        self.begin_to_import(request).await
     }
 
     async fn exec(&self, id: SandboxId, spec: ProcessSpec) -> Result<ExecOutput, Error> {

@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox_core::error::Error;
-use tarpc::{client::RpcError, context::Context};
+use sandbox_core::{
+    error::Error,
+    wire::{Address, ClientCodec, ClientHello, Heard, NoWelcome, judge},
+};
+use tarpc::context::Context;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -17,13 +20,7 @@ use tokio::{
 use tokio_util::codec::Framed;
 use uuid::Uuid;
 
-use crate::rpc::{
-    address::Address,
-    codec::{ClientCodec, Heard},
-    protocol::{
-        ClientHello, ControlPlaneClient, PROTOCOL_VERSION, Refusal, ServerHello, understands,
-    },
-};
+use crate::rpc::protocol::{ControlPlaneClient, PROTOCOL_VERSION};
 
 /// How long making a connection may take, the first words included.
 pub(super) const DIAL_LIMIT: Duration = Duration::from_secs(10);
@@ -41,6 +38,7 @@ pub(super) struct Connection {
     pub(super) client: ControlPlaneClient,
     /// Which process is at the other end.
     pub(super) instance: Uuid,
+    capabilities: Vec<String>,
     lost: AtomicBool,
     dispatch: Task,
     _heartbeat: Task,
@@ -115,6 +113,11 @@ impl Connection {
         }
     }
 
+    /// Whether the other side has said that it can do this.
+    pub(super) fn can(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|known| known == capability)
+    }
+
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire) || self.dispatch.0.is_finished()
     }
@@ -142,49 +145,27 @@ async fn greet(
             tracing::debug!(%error, "the connection to the control plane was lost");
         }
     });
-    let hello = ClientHello {
-        protocol_version: PROTOCOL_VERSION,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        key: key.map(str::to_owned),
-    };
+    let hello = ClientHello::new(PROTOCOL_VERSION, key);
     let answer = client.hello(context(limit), hello).await;
-    let hello = judge(answer, address)?;
+    let hello = judge(PROTOCOL_VERSION, answer).map_err(|error| turned_away(&error, address))?;
     let heartbeat = Task::spawn(watch_over(client.clone(), heard, dispatch.0.clone()));
     Ok(Connection {
         client,
         instance: hello.instance,
+        capabilities: hello.capabilities,
         lost: AtomicBool::new(false),
         dispatch,
         _heartbeat: heartbeat,
     })
 }
 
-/// What an answer to `hello` means.
-fn judge(
-    answer: Result<Result<ServerHello, Refusal>, RpcError>,
-    address: &Address,
-) -> Result<ServerHello, DialError> {
-    let too_far = |protocol, version: &str| {
-        DialError::Refused(Error::Unsupported(format!(
-            "the control plane at {address} is of version {version} (protocol {protocol}), this \
-             client of version {} (protocol {PROTOCOL_VERSION}); use releases that lie closer \
-             together",
-            env!("CARGO_PKG_VERSION"),
-        )))
-    };
-    match answer {
-        Ok(Ok(hello)) if understands(PROTOCOL_VERSION, hello.protocol_version) => Ok(hello),
-        Ok(Ok(hello)) => Err(too_far(hello.protocol_version, &hello.version)),
-        Ok(Err(Refusal::Protocol {
-            server_protocol_version,
-            server_version,
-        })) => Err(too_far(server_protocol_version, &server_version)),
-        Ok(Err(Refusal::Unauthorized)) => Err(DialError::Refused(Error::Unauthorized(format!(
-            "the control plane at {address} does not accept this API key"
-        )))),
-        Err(error) => Err(DialError::Unreachable(format!(
-            "{address} does not answer as a control plane does: {error}"
-        ))),
+/// How we tell that there was no welcome.
+fn turned_away(error: &NoWelcome, address: &Address) -> DialError {
+    let words = format!("the control plane at {address} {error}");
+    match error {
+        NoWelcome::TooFar { .. } => DialError::Refused(Error::Unsupported(words)),
+        NoWelcome::Unauthorized => DialError::Refused(Error::Unauthorized(words)),
+        NoWelcome::NoAnswer(_) => DialError::Unreachable(words),
     }
 }
 
@@ -207,35 +188,4 @@ fn context(limit: Duration) -> Context {
     let mut context = tarpc::context::current();
     context.deadline = Instant::now() + limit;
     context
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(protocol_version: u32) -> Result<ServerHello, DialError> {
-        let address = Address::Tcp("there:1".to_owned());
-        let hello = ServerHello {
-            protocol_version,
-            version: "9.8.7".to_owned(),
-            instance: Uuid::nil(),
-            capabilities: Vec::new(),
-        };
-        judge(Ok(Ok(hello)), &address)
-    }
-
-    #[test]
-    fn neighbouring_versions_go_together_and_others_are_told_what_to_do() {
-        assert!(answer(PROTOCOL_VERSION).is_ok());
-        assert!(answer(PROTOCOL_VERSION + 1).is_ok());
-        for other in [0, PROTOCOL_VERSION + 2, u32::MAX] {
-            let Err(DialError::Refused(Error::Unsupported(words))) = answer(other) else {
-                panic!("protocol {other} was accepted");
-            };
-            assert!(
-                words.contains("9.8.7") && words.contains("there:1"),
-                "{words}"
-            );
-        }
-    }
 }

@@ -10,10 +10,14 @@
 mod api;
 mod connection;
 mod exec;
+mod templates;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use sandbox_core::error::Error;
+use sandbox_core::{
+    error::Error,
+    wire::{Address, shorter_by_chance},
+};
 use tarpc::{client::RpcError, context::Context};
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -21,7 +25,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{address::Address, protocol::ControlPlaneClient};
+use super::protocol::ControlPlaneClient;
 use crate::{Client, Result};
 use connection::{Connection, DialError};
 
@@ -169,6 +173,8 @@ impl Remote {
         let mut sent_to: Option<Uuid> = None;
         let mut until = Instant::now() + self.patience;
         let mut quick_losses = 0;
+        // Sent again, it is the same request: the other side logs it under this ID.
+        let trace_id = Uuid::now_v7().as_u128().into();
         loop {
             let connection = match self.connected(until).await {
                 Ok(connection) => connection,
@@ -185,6 +191,7 @@ impl Remote {
             let sent_at = Instant::now();
             let mut context = tarpc::context::current();
             context.deadline = std::time::Instant::now() + limit;
+            context.trace_context.trace_id = trace_id;
             let error = match send(connection.client.clone(), context).await {
                 Ok(answer) => return answer,
                 Err(error) => error,
@@ -217,6 +224,20 @@ impl Remote {
                 tokio::time::sleep(shorter_by_chance(BACKOFF_FIRST * quick_losses)).await;
             }
         }
+    }
+
+    /// Fails where the other side does not know such calls: sent all the same, they would end the
+    /// connection.
+    async fn need(&self, capability: &str) -> Result<()> {
+        let until = Instant::now() + self.patience;
+        let connection = self.connected(until).await.map_err(DialError::into_error)?;
+        if connection.can(capability) {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!(
+            "the control plane at {} is of a release without {capability}",
+            self.address
+        )))
     }
 
     /// The connection, made again where it was lost, for as long as there is time.
@@ -256,13 +277,6 @@ impl Remote {
             pause = (pause * 2).min(BACKOFF_MAX);
         }
     }
-}
-
-/// Up to a half shorter, so that many clients do not come back in step.
-fn shorter_by_chance(pause: Duration) -> Duration {
-    // The last bytes of such an ID are random.
-    let chance = Uuid::now_v7().as_bytes()[15];
-    pause - pause.mul_f64(f64::from(chance) / 512.0)
 }
 
 fn maybe_done(words: &str) -> Error {

@@ -1,49 +1,25 @@
-//! The control plane's end: accepting connections and serving each until its client has gone.
-//!
-//! ```text
-//!  accept ──► stranger ──hello, key fits──► served ──┬── client gone, unreadable input, silence
-//!                │                                   └── shutdown: calls under way get a moment
-//!                └── no good hello in time: closed
-//! ```
+//! The control plane's end: whose key opens what, and each call handed to the engine. How
+//! connections are taken and let go of is [`sandbox_host::rpc`]'s.
 
-mod listener;
+mod door;
 mod pieces;
 mod requests;
 mod service;
-mod session;
+mod waiting;
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, sync::Arc};
 
-use futures::{FutureExt, StreamExt, future::Shared, stream::FuturesUnordered};
 use sandbox_core::api::Api;
-use tarpc::server::{BaseChannel, Channel};
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
-use tokio_util::codec::Framed;
+use sandbox_host::rpc::{Bounds, Listener};
 use uuid::Uuid;
 
-use super::{
-    codec::{FrameLimit, ServerCodec},
-    protocol::ControlPlane,
-};
-pub use listener::Listener;
-use listener::Stream;
-use requests::Requests;
+use door::Door;
 use service::Service;
-use session::{Key, Session};
 
 /// The most calls of one connection at a time; a client of ours holds itself back before.
 const IN_FLIGHT_MAX: usize = 512;
 /// The most connections of one listener at a time.
 const CONNECTIONS_MAX: usize = 1024;
-/// How long a stranger may take to show who it is.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// Clients speak up four times as often. One that does not has gone without a word.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long calls under way may go on when the server is to end. Their work goes on in any case.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-/// The pause after a connection could not be accepted, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Serves clients. Clones are one server: a client that loses its connection to one listener may
 /// go on at another.
 #[derive(Clone)]
@@ -53,10 +29,21 @@ pub struct Server {
 
 /// What all connections share.
 struct Core {
-    api: Arc<dyn Api>,
-    key: Option<Key>,
-    requests: Requests,
+    /// The first is the owner's.
+    doors: Vec<Arc<Door>>,
     instance: Uuid,
+}
+
+impl Core {
+    /// The door that opens for a client. The owner needs no key where the system let nobody else in,
+    /// and with a key it is whoever the key says, there too.
+    fn door_for(&self, shown: &str, private: bool) -> Option<Arc<Door>> {
+        // All of them are tried: how long it takes does not tell which one opened.
+        let open = self.doors.iter().filter(|door| door.opens_for(shown));
+        let open: Vec<&Arc<Door>> = open.collect();
+        let owner = self.doors.first().filter(|_| private);
+        open.first().copied().or(owner).cloned()
+    }
 }
 
 impl fmt::Debug for Server {
@@ -87,10 +74,22 @@ impl Server {
     pub fn new(api: Arc<dyn Api>, key: Option<String>) -> Self {
         Self {
             shared: Arc::new(Core {
-                api,
-                key: key.filter(|key| !key.is_empty()).map(Key::new),
-                requests: Requests::default(),
+                doors: vec![Arc::new(Door::new(api, key))],
                 instance: Uuid::now_v7(),
+            }),
+        }
+    }
+
+    /// Takes clients with another key too, who ask through an interface of their own, such as a
+    /// team's.
+    #[must_use]
+    pub fn with_key(self, key: String, api: Arc<dyn Api>) -> Self {
+        let mut doors = self.shared.doors.clone();
+        doors.push(Arc::new(Door::new(api, Some(key))));
+        Self {
+            shared: Arc::new(Core {
+                doors,
+                instance: self.shared.instance,
             }),
         }
     }
@@ -106,89 +105,20 @@ impl Server {
         listener: Listener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        if !listener.is_private() && self.shared.key.is_none() {
+        if !listener.is_private() && !self.shared.doors.iter().any(|door| door.has_key()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("{listener} would be open to everyone: a key is needed"),
             ));
         }
-        let mut shutdown = shutdown.boxed().shared();
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(_) = connections.join_next() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok(stream) => {
-                        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-                            tracing::warn!(%listener, "too many connections; one is refused");
-                            continue;
-                        };
-                        let core = Arc::clone(&self.shared);
-                        let private = listener.is_private();
-                        let shutdown = shutdown.clone();
-                        connections.spawn(async move {
-                            serve_connection(core, stream, private, shutdown).await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%listener, %error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
-        while connections.join_next().await.is_some() {}
+        let bounds = Bounds {
+            connections_max: CONNECTIONS_MAX,
+            calls_max: IN_FLIGHT_MAX,
+        };
+        sandbox_host::rpc::serve(listener, bounds, shutdown, |session| {
+            Service::new(Arc::clone(&self.shared), session)
+        })
+        .await;
         Ok(())
-    }
-}
-
-/// Serves one client to its end.
-async fn serve_connection(
-    core: Arc<Core>,
-    stream: Stream,
-    private: bool,
-    shutdown: Shared<impl Future<Output = ()>>,
-) {
-    let limit = FrameLimit::for_a_stranger();
-    let transport = Framed::new(stream, ServerCodec::new(limit.clone()));
-    let session = Arc::new(Session::new(limit, private));
-    let service = Service::new(core, Arc::clone(&session));
-    let requests = BaseChannel::with_defaults(transport)
-        .max_concurrent_requests(IN_FLIGHT_MAX)
-        .execute(service.serve());
-    let mut requests = std::pin::pin!(requests);
-    // Calls end with their connection: dropping the set drops what is left of them. What must not
-    // end there runs on tasks of its own.
-    let mut calls = FuturesUnordered::new();
-    let mut too_late = std::pin::pin!(tokio::time::sleep(HELLO_LIMIT));
-    let mut shutdown = std::pin::pin!(shutdown);
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            biased;
-            Some(()) = calls.next(), if !calls.is_empty() => {}
-            call = requests.next() => match call {
-                Some(call) => {
-                    calls.push(call);
-                    if session.is_known() && !ending {
-                        too_late.as_mut().reset(Instant::now() + SILENCE_MAX);
-                    }
-                }
-                None => break,
-            },
-            () = &mut shutdown, if !ending => {
-                ending = true;
-                too_late.as_mut().reset(Instant::now() + SHUTDOWN_GRACE);
-            }
-            () = &mut too_late => break,
-        }
-        if ending && calls.is_empty() {
-            break;
-        }
     }
 }

@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use sandbox_core::{
-    error::Error,
-    file::{FileKind, FileStat},
-    process::ExecOutput,
-    sandbox::SandboxRecord,
+    error::Error, process::ExecOutput, sandbox::SandboxRecord, template::TemplateUse,
 };
 
 use super::requests::{self, Outcome};
@@ -17,8 +14,6 @@ use crate::rpc::protocol::ExecProgress;
 const EXEC_WAIT: Duration = Duration::from_secs(10);
 /// The most output of a command in one message, in bytes.
 const EXEC_PIECE_BYTES: usize = 1024 * 1024;
-/// What the items of a page may have together, in bytes: half of a frame.
-const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Waits a while for a command's end and gives a piece of what it wrote.
 pub(super) async fn progress(
@@ -65,17 +60,6 @@ fn piece(output: &ExecOutput, offset: usize) -> Bytes {
     }
 }
 
-/// How many items from the start stay within what a message may have; at least one.
-pub(super) fn how_many_fit<T>(items: &[T], bytes: fn(&T) -> usize) -> usize {
-    let mut room = PAGE_BYTES_MAX;
-    let fitting = items.iter().take_while(|item| {
-        let fits = room.checked_sub(bytes(item));
-        room = fits.unwrap_or(0);
-        fits.is_some()
-    });
-    fitting.count().max(1)
-}
-
 /// Names of fields, and all fields of a bounded size.
 const FIXED_BYTES: usize = 1024;
 
@@ -86,12 +70,9 @@ pub(super) fn record_bytes(record: &SandboxRecord) -> usize {
     FIXED_BYTES + pairs + key + record.reason.len()
 }
 
-pub(super) fn entry_bytes(entry: &FileStat) -> usize {
-    let target = match &entry.kind {
-        FileKind::Symlink { target } => target.len(),
-        _ => 0,
-    };
-    FIXED_BYTES / 4 + entry.name.len() + target
+/// An ID is some 20 bytes in binary and 40 as text.
+pub(super) fn use_bytes(one: &TemplateUse) -> usize {
+    FIXED_BYTES + one.in_use_by.len() * 48
 }
 
 #[cfg(test)]
@@ -131,13 +112,5 @@ mod tests {
             assert!(piece(&output, whole.len()).is_empty());
             assert!(piece(&output, usize::MAX).is_empty());
         }
-    }
-
-    #[test]
-    fn trap_36_a_page_stays_within_a_message_and_is_never_empty() {
-        let of = |bytes: usize, count| how_many_fit(&vec![bytes; count], |bytes| *bytes);
-        assert_eq!(of(PAGE_BYTES_MAX / 4, 100), 4);
-        assert_eq!(of(1, 100), 100);
-        assert_eq!(of(PAGE_BYTES_MAX + 1, 3), 1);
     }
 }

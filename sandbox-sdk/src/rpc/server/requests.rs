@@ -17,6 +17,7 @@ use std::{
 use futures::FutureExt;
 use sandbox_core::error::Error;
 use tokio::{sync::watch, time::Instant};
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// How long an outcome is kept: longer than a client goes on asking.
@@ -85,7 +86,7 @@ impl Requests {
         drop(state);
         let work = work();
         let requests = self.clone();
-        tokio::spawn(async move {
+        let work = async move {
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let result = result.unwrap_or_else(|_| {
                 Err(Error::Internal("the request ended in a panic".to_owned()))
@@ -93,7 +94,9 @@ impl Requests {
             let bytes = result.as_ref().map_or(0, bytes);
             sender.send_replace(Some(result));
             requests.lock().end(request, bytes, Instant::now());
-        });
+        };
+        // It is told as the request's that began it, also where others wait for it too.
+        tokio::spawn(work.in_current_span());
         Ok(outcome)
     }
 

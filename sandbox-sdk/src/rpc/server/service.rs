@@ -7,44 +7,54 @@ use sandbox_core::{
     api::{Api, Begun},
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId},
+    id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
+    template::{
+        ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
+        TemplateRecord, TemplateUse,
+    },
+    wire::{ClientHello, Refusal, ServerHello, entry_bytes, how_many_fit},
 };
-use tarpc::context::Context;
+use sandbox_host::rpc::{Answer, Session};
+use tarpc::{ServerError, context::Context, server::Serve};
 use uuid::Uuid;
 
 use super::{
     Core,
-    pieces::{entry_bytes, how_many_fit, progress, record_bytes, written},
+    door::Door,
+    pieces::{progress, record_bytes, use_bytes, written},
     requests::{self, Outcome},
-    session::{Session, Standing},
+    waiting,
 };
 use crate::rpc::protocol::{
-    ClientHello, ControlPlane, ExecProgress, PROTOCOL_VERSION, Refusal, ServerHello, understands,
+    ControlPlane, ControlPlaneRequest, ControlPlaneResponse, ExecProgress, PROTOCOL_VERSION,
+    SNAPSHOTS,
 };
 
 /// Serves the calls of one connection.
 #[derive(Clone)]
 pub(super) struct Service {
     core: Arc<Core>,
-    session: Arc<Session>,
+    session: Arc<Session<Arc<Door>>>,
 }
 
 impl Service {
-    pub(super) const fn new(core: Arc<Core>, session: Arc<Session>) -> Self {
+    pub(super) const fn new(core: Arc<Core>, session: Arc<Session<Arc<Door>>>) -> Self {
         Self { core, session }
     }
 
-    /// The platform, for those who showed who they are.
-    fn api(&self) -> Result<&Arc<dyn Api>, Error> {
-        if self.session.is_known() {
-            return Ok(&self.core.api);
-        }
-        Err(Error::Unauthorized(
-            "a connection begins with `hello` and the right key".to_owned(),
-        ))
+    /// What is behind the key, for those who showed one.
+    fn door(&self) -> Result<Arc<Door>, Error> {
+        self.session.door().ok_or_else(|| {
+            let words = "a connection begins with `hello` and the right key";
+            Error::Unauthorized(words.to_owned())
+        })
+    }
+
+    fn api(&self) -> Result<Arc<dyn Api>, Error> {
+        Ok(Arc::clone(&self.door()?.api))
     }
 
     /// Does a request once, on a task of its own.
@@ -58,8 +68,9 @@ impl Service {
         T: Clone + Send + Sync + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let api = Arc::clone(self.api()?);
-        self.core.requests.once(request, bytes, || work(api))
+        let door = self.door()?;
+        let api = Arc::clone(&door.api);
+        door.requests.once(request, bytes, || work(api))
     }
 
     async fn once<T, F>(
@@ -81,32 +92,25 @@ fn small<T>(_: &T) -> usize {
     0
 }
 
+impl Answer for Service {
+    type Req = ControlPlaneRequest;
+    type Resp = ControlPlaneResponse;
+
+    fn answer(
+        self,
+        context: Context,
+        request: ControlPlaneRequest,
+    ) -> impl Future<Output = Result<ControlPlaneResponse, ServerError>> + Send {
+        ControlPlane::serve(self).serve(context, request)
+    }
+}
+
 impl ControlPlane for Service {
     async fn hello(self, _: Context, hello: ClientHello) -> Result<ServerHello, Refusal> {
-        let session = &self.session;
-        if session.standing() == Standing::Refused {
-            return Err(Refusal::Unauthorized);
-        }
-        if !understands(PROTOCOL_VERSION, hello.protocol_version) {
-            session.refuse();
-            return Err(Refusal::Protocol {
-                server_protocol_version: PROTOCOL_VERSION,
-                server_version: env!("CARGO_PKG_VERSION").to_owned(),
-            });
-        }
-        let shown = hello.key.as_deref().unwrap_or_default();
-        let fits = self.core.key.as_ref().is_some_and(|key| key.fits(shown));
-        if !(session.is_private() || fits) {
-            session.refuse();
-            return Err(Refusal::Unauthorized);
-        }
-        session.welcome();
-        Ok(ServerHello {
-            protocol_version: PROTOCOL_VERSION,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: self.core.instance,
-            capabilities: Vec::new(),
-        })
+        let mut ours = ServerHello::new(PROTOCOL_VERSION, self.core.instance);
+        ours.capabilities = vec![SNAPSHOTS.to_owned()];
+        let open = |shown: &str, private| self.core.door_for(shown, private);
+        self.session.greet(ours, &hello, open)
     }
 
     async fn heartbeat(self, _: Context) {}
@@ -162,6 +166,89 @@ impl ControlPlane for Service {
         self.api()?.operation(id).await
     }
 
+    async fn pause(
+        self,
+        _: Context,
+        request: Uuid,
+        id: SandboxId,
+    ) -> Result<Option<SandboxRecord>, Error> {
+        let paused = self.begin(request, small, |api| async move { api.pause(id).await })?;
+        waiting::for_an_outcome(paused).await
+    }
+
+    async fn resume(
+        self,
+        _: Context,
+        request: Uuid,
+        id: SandboxId,
+    ) -> Result<Option<SandboxRecord>, Error> {
+        let resumed = self.begin(request, small, |api| async move { api.resume(id).await })?;
+        waiting::for_an_outcome(resumed).await
+    }
+
+    async fn begin_snapshot(
+        self,
+        _: Context,
+        request: Uuid,
+        snapshot: SnapshotRequest,
+    ) -> Result<OperationId, Error> {
+        self.once(request, small, |api| async move {
+            api.begin_snapshot(snapshot).await
+        })
+        .await
+    }
+
+    async fn begin_import(
+        self,
+        _: Context,
+        request: Uuid,
+        import: ImportTemplate,
+    ) -> Result<OperationId, Error> {
+        self.once(request, small, |api| async move {
+            api.begin_import(import).await
+        })
+        .await
+    }
+
+    async fn wait_operation(self, _: Context, id: OperationId) -> Result<OperationRecord, Error> {
+        waiting::for_an_operation(&*self.api()?, id).await
+    }
+
+    async fn template(self, _: Context, name: String) -> Result<TemplateRecord, Error> {
+        self.api()?.template(&name).await
+    }
+
+    async fn templates(
+        self,
+        _: Context,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<TemplatePage, Error> {
+        self.api()?.templates(kind, page).await
+    }
+
+    async fn all_templates(
+        self,
+        _: Context,
+        kind: Option<TemplateKind>,
+        page: TemplatePageRequest,
+    ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error> {
+        let (mut items, mut next) = self.api()?.all_templates(kind, page).await?;
+        let fitting = how_many_fit(&items, use_bytes);
+        if fitting < items.len() {
+            items.truncate(fitting);
+            next = items.last().map(|item| item.template.id);
+        }
+        Ok((items, next))
+    }
+
+    async fn delete_template(self, _: Context, request: Uuid, name: String) -> Result<(), Error> {
+        self.once(request, small, |api| async move {
+            api.delete_template(&name).await
+        })
+        .await
+    }
+
     async fn exec(
         self,
         _: Context,
@@ -181,13 +268,12 @@ impl ControlPlane for Service {
         request: Uuid,
         offset: u64,
     ) -> Result<ExecProgress, Error> {
-        self.api()?;
-        progress(self.core.requests.find(request)?, offset).await
+        progress(self.door()?.requests.find(request)?, offset).await
     }
 
     async fn exec_forget(self, _: Context, request: Uuid) {
-        if self.session.is_known() {
-            self.core.requests.forget(request);
+        if let Ok(door) = self.door() {
+            door.requests.forget(request);
         }
     }
 
