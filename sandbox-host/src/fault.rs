@@ -3,7 +3,11 @@
 
 #![cfg_attr(
     not(feature = "testkit"),
-    expect(dead_code, unreachable_pub, reason = "tests alone use it from elsewhere")
+    expect(
+        dead_code,
+        unreachable_pub,
+        reason = "tests alone use it from elsewhere"
+    )
 )]
 
 /// Steps of a pause, in order. Any of them can fail up to the one before `PAUSED`.

@@ -129,7 +129,7 @@ async fn r5_signals_go_by_number_and_by_name() {
             .unwrap();
         assert_eq!(answer(asked, 200).await["exit"]["signal"], number);
         let ended = server.post(&path, json!({"signal": 15})).await;
-        failure(ended, 404, "not_found").await;
+        failure(ended, 409, "invalid_state").await;
     }
     let path = format!("{sandbox}/processes/1/signal");
     for bad in [

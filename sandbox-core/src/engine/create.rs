@@ -317,11 +317,29 @@ impl Inner {
                     Err(unfinished.into_error(id))
                 }
             },
-            Err(error) => self.undo_create(lease, errors::from_host(error)).await,
+            Err(error) => self.fail_create(lease, errors::from_host(error)).await,
         }
     }
 
-    /// Frees what the host has of a create that failed, and ends it.
+    /// Ends a create whose order failed. Whether the machine is there all the same is not known, and
+    /// another engine that saw it run may have called the create done: so its owner makes sure that
+    /// nobody can any more before it ends the machine.
+    async fn fail_create(&self, mut lease: Lease<'_>, error: Error) -> Outcome {
+        let above = lease.record.generation.saturating_add(1);
+        match lease.extend_by(self.config.lease, above).await {
+            Ok(()) => self.undo_create(lease, error).await,
+            Err(Unfinished::EndedElsewhere(OperationStatus::Succeeded)) => Ok(lease.record),
+            // Whoever ended it ends the machine, too.
+            Err(Unfinished::EndedElsewhere(OperationStatus::Failed { error })) => Err(error),
+            // Another engine undoes it, or the reconciler does when the lease runs out.
+            Err(unfinished) => {
+                tracing::warn!(sandbox = %lease.record.id, ?unfinished, "left to the reconciler");
+                Err(error)
+            }
+        }
+    }
+
+    /// Frees what the host has of a create that nobody can complete any more, and ends it.
     pub(super) async fn undo_create(&self, mut lease: Lease<'_>, error: Error) -> Outcome {
         let (id, generation) = (lease.record.id, lease.record.generation);
         let change = match lease.keep(self.order_destroy(id, generation)).await {

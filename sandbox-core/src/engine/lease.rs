@@ -24,9 +24,11 @@ pub(super) struct Lease<'a> {
     actor: Actor,
     operation_id: OperationId,
     pub(super) record: SandboxRecord,
-    /// The highest generation that this owner has written or tried to write. Whoever takes an
-    /// operation over that is not to be done twice goes above it; then it is not ours any more.
-    generation_max: u64,
+    /// The generation that is known to be this owner's. Whoever takes over an operation that is not
+    /// to be done twice goes above it; then it is not ours any more.
+    generation: u64,
+    /// What was written last, or was to be: found in the store, it is ours though nobody said so.
+    tried: Option<Box<SandboxRecord>>,
 }
 
 /// Why an operation's end could not be written by its owner.
@@ -49,7 +51,8 @@ impl<'a> Lease<'a> {
             inner,
             actor,
             operation_id,
-            generation_max: record.generation,
+            generation: record.generation,
+            tried: None,
             record,
         }
     }
@@ -59,7 +62,13 @@ impl<'a> Lease<'a> {
             .operation
             .as_ref()
             .is_some_and(|operation| operation.id == self.operation_id)
-            && record.generation <= self.generation_max
+            && (record.generation <= self.generation || self.tried.as_deref() == Some(record))
+    }
+
+    /// So the record stands, by our own doing.
+    fn holds(&mut self, record: SandboxRecord) {
+        self.generation = self.generation.max(record.generation);
+        self.record = record;
     }
 
     /// Does work while renewing the lease. A lease that is lost meanwhile shows at the end.
@@ -95,7 +104,6 @@ impl<'a> Lease<'a> {
         lease_until: Timestamp,
         generation_min: u64,
     ) -> Result<(), Unfinished> {
-        self.generation_max = self.generation_max.max(generation_min);
         self.write(&Change::ExtendLease {
             lease_until,
             generation_min,
@@ -170,9 +178,10 @@ impl<'a> Lease<'a> {
         let stamp = self.inner.stamp(&self.actor);
         match transition(&self.record, change, stamp) {
             Ok(Transition::Write(write)) => {
+                self.tried = Some(Box::new(write.record.clone()));
                 let record = write.record.clone();
                 self.inner.store.update_sandbox(*write).await?;
-                self.record = record;
+                self.holds(record);
                 Ok(())
             }
             Ok(Transition::Remove(removal)) => {
@@ -193,7 +202,7 @@ impl<'a> Lease<'a> {
         let current = self.inner.store.sandbox(self.record.id).await;
         match current.map_err(failed)? {
             Some(record) if self.is_ours(&record) => {
-                self.record = record;
+                self.holds(record);
                 return Ok(());
             }
             Some(record) => self.record = record,

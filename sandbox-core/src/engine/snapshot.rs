@@ -181,10 +181,14 @@ impl Snapshotting<'_> {
             inner.give_snapshot(kind, order)
         });
         match self.lease.keep(given).await {
-            Ok(image) => {
-                let standing = self.standing(order.resume).await;
-                self.publish(&image, standing).await
-            }
+            Ok(image) => match self.standing(order.resume).await {
+                Some(standing) => self.publish(&image, standing).await,
+                None => Err(Error::Unavailable(
+                    "the image was made, and the host does not say how the sandbox stands; it is \
+                     settled later"
+                        .to_owned(),
+                )),
+            },
             Err(_) if planted(Bug::PublishedWithoutImage) => {
                 let image = planted::no_image(&self.template);
                 self.publish(&image, Standing::Paused).await
@@ -203,15 +207,31 @@ impl Snapshotting<'_> {
         }
     }
 
-    /// How the machine stands after the image was made. That it runs is never taken for granted.
-    async fn standing(&mut self, resume: bool) -> Standing {
+    /// How the machine stands after the image was made: never by guess. To call a machine paused
+    /// that runs would be told to whoever asks to pause it. `None` where its host has not said it
+    /// for as long as a snapshot may take: then the reconciler ends the operation.
+    async fn standing(&mut self, resume: bool) -> Option<Standing> {
         if !resume {
-            return Standing::Paused;
+            return Some(Standing::Paused);
         }
         let record = self.lease.record.clone();
-        let truth = self.inner.truth(&record, self.pilot);
-        // Where its host does not say, the reconciler finds it running.
-        self.lease.keep(truth).await.unwrap_or(Standing::Paused)
+        let (inner, pilot) = (self.inner, self.pilot);
+        let asking = async {
+            loop {
+                let standing = inner.truth(&record, pilot).await;
+                if standing.is_some() || pilot.is_cut() {
+                    return standing;
+                }
+            }
+        };
+        let asked = async {
+            tokio::select! {
+                biased;
+                standing = asking => standing,
+                () = inner.clock.sleep(inner.config.snapshot_timeout) => None,
+            }
+        };
+        self.lease.keep(asked).await
     }
 
     async fn publish(mut self, image: &HostImage, standing: Standing) -> Outcome {

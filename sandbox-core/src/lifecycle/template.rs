@@ -183,7 +183,8 @@ pub fn give_up_template(record: &TemplateRecord, error: &Error, stamp: Stamp) ->
 }
 
 /// The write that hides a template which nobody makes any more and frees its name. Its maker can't
-/// publish it after that; what the host may have of it goes like a deleted template's files.
+/// publish it after that; what the host may have of it goes like a deleted template's files. The
+/// operation that makes a template of a sandbox ends with that sandbox's write, and only once.
 #[must_use]
 pub fn abandon_template(record: &TemplateRecord, error: &Error, stamp: Stamp) -> TemplateWrite {
     let stamp = stamp.after(record.updated_at);
@@ -192,10 +193,10 @@ pub fn abandon_template(record: &TemplateRecord, error: &Error, stamp: Stamp) ->
     let status = OperationStatus::Failed {
         error: error.clone(),
     };
+    let operation = next.operation.take();
     TemplateWrite {
-        operation: next
-            .operation
-            .take()
+        operation: operation
+            .filter(|_| record.origin.is_none())
             .map(|operation| of(record, &operation, status, Some(stamp.at))),
         audit: Some(audit(
             record,

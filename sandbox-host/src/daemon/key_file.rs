@@ -28,8 +28,8 @@ pub enum KeyFileError {
     },
     /// The file holds no key.
     #[error(
-        "{} holds no key: one line of at least {BYTES_MIN} visible characters; remove the file, \
-         and the next start writes a new one",
+        "{} holds no key: one line of at least {BYTES_MIN} visible characters; where it \
+         is the daemon's own, remove it, and the next start writes a new one",
         path.display()
     )]
     NoKey {
@@ -58,13 +58,12 @@ impl KeyFile {
         }
     }
 
-    /// Reads the key.
+    /// Reads the key of a file that is someone else's: who may read it is left as it is.
     ///
     /// # Errors
     /// See [`KeyFileError`]; [`KeyFileError::File`] where there is no file.
     pub fn read(&self) -> Result<String, KeyFileError> {
         let text = fs::read_to_string(&self.path).map_err(|error| self.failed(error))?;
-        self.close_to_others().map_err(|error| self.failed(error))?;
         let key = text.trim();
         if key.len() < BYTES_MIN || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(KeyFileError::NoKey {
@@ -74,7 +73,8 @@ impl KeyFile {
         Ok(key.to_owned())
     }
 
-    /// Reads the key, or makes one where there is no file.
+    /// Reads the key, or makes one where there is no file. One that others could read is closed to
+    /// them.
     ///
     /// # Errors
     /// See [`KeyFileError`].
@@ -86,7 +86,11 @@ impl KeyFile {
                 tracing::info!(path = %self.path.display(), "wrote a new key");
                 Ok(key)
             }
-            other => other,
+            Ok(key) => {
+                self.close_to_others().map_err(|error| self.failed(error))?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -191,11 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_only_read_is_not_made() {
+    fn a_file_that_is_only_read_is_neither_made_nor_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE_NAME);
-        let error = KeyFile::new(&path, "").read().unwrap_err();
+        let file = KeyFile::new(&path, "");
+        let error = file.read().unwrap_err();
         assert!(matches!(error, KeyFileError::File { .. }), "{error}");
         assert!(!path.exists());
+        let key = "a".repeat(BYTES_MIN);
+        fs::write(&path, &key).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(file.read().unwrap(), key);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "it is not ours to change");
     }
 }

@@ -44,7 +44,7 @@ use crate::{
 pub(crate) use control::Ended;
 use control::Request;
 pub(crate) use rest::{Guest, Rest};
-pub(crate) use saved::{Saved, called_off};
+pub(crate) use saved::{SaveFor, Saved, called_off};
 
 /// A restored guest answers in a fifth of a second; a busy host takes longer.
 const RESTORE_LIMIT: Duration = Duration::from_secs(60);

@@ -89,6 +89,15 @@ impl Saved {
     }
 }
 
+/// What a machine is saved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SaveFor {
+    /// Its process ends: what is saved must be on disk by then.
+    Pause,
+    /// It goes on, and should soon: what is saved is copied at once, and a crash removes it.
+    Snapshot,
+}
+
 /// Fails once the work is called off.
 pub(crate) fn called_off(cancel: &CancellationToken) -> io::Result<()> {
     if cancel.is_cancelled() {
@@ -98,9 +107,13 @@ pub(crate) fn called_off(cancel: &CancellationToken) -> io::Result<()> {
 }
 
 impl Machine {
-    /// Saves a machine at rest under the names of what is on its way, and brings that to disk. What
-    /// is left after a failure is the caller's to remove.
-    pub(crate) async fn save(&self, cancel: CancellationToken) -> Result<(), HostError> {
+    /// Saves a machine at rest under the names of what is on its way, and for a pause brings that to
+    /// disk. What is left after a failure is the caller's to remove.
+    pub(crate) async fn save(
+        &self,
+        save_for: SaveFor,
+        cancel: CancellationToken,
+    ) -> Result<(), HostError> {
         let saved = Saved::in_folder(&self.folder);
         // What another attempt left would be in the way.
         saved
@@ -115,14 +128,18 @@ impl Machine {
             let dirty = mapping.dirty().map_err(step)?;
             let pages: u64 = dirty.iter().map(|extent| extent.count).sum();
             space::require(&folder, space::SPARE_MB + pages * PAGE_BYTES / MIB + 1)?;
-            memory::save(&mapping, &dirty, &saved.new_memory(), &|| {
+            let memory = memory::save(&mapping, &dirty, &saved.new_memory(), &|| {
                 called_off(&cancel)
             })
             .map_err(step)?;
             fault::point("memory saved").map_err(step)?;
-            File::open(saved.new_devices())
-                .and_then(|file| file.sync_data())
-                .map_err(step)
+            match save_for {
+                SaveFor::Snapshot => Ok(()),
+                SaveFor::Pause => memory
+                    .sync_data()
+                    .and_then(|()| File::open(saved.new_devices())?.sync_data())
+                    .map_err(step),
+            }
         })
         .await
         .unwrap_or_else(|error| Err(HostError::Internal(format!("saving the memory: {error}"))))

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     fault,
     inventory::{Emulator, Use},
-    machine::{Guest, Machine, Rest, Saved},
+    machine::{Guest, Machine, Rest, SaveFor, Saved},
     space,
 };
 
@@ -83,7 +83,7 @@ impl Inner {
         rest: &Rest,
     ) -> Result<Paused, HostError> {
         let emulator = Emulator::of_machine(&self.boot, machine.qemu_version().await?);
-        machine.save(begun.cancel.clone()).await?;
+        machine.save(SaveFor::Pause, begun.cancel.clone()).await?;
         let saved = Saved::in_folder(&self.inventory.folder(machine.id));
         saved.keep().map_err(self.step("keeping what was saved"))?;
         fault::point("saved").map_err(self.step("keeping what was saved"))?;

@@ -33,7 +33,7 @@ use crate::{
     fault,
     image::{Content, FrozenDisk, Making, Platform, StoredImage, copy_exact, flatten_disk},
     inventory::{Emulator, Origin},
-    machine::{Guest, Machine, Saved, called_off},
+    machine::{Guest, Machine, SaveFor, Saved, called_off},
     memory::Delta,
     qemu::DISK_FILE,
     space,
@@ -173,7 +173,9 @@ impl Inner {
             if kind == TemplateKind::Snapshot {
                 let emulator = Emulator::of_machine(&self.boot, machine.qemu_version().await?);
                 Emulator::of(&self.boot).check(&emulator)?;
-                machine.save(begun.cancel.clone()).await?;
+                machine
+                    .save(SaveFor::Snapshot, begun.cancel.clone())
+                    .await?;
             }
             let (from, to) = (machine.disk(), saved.new_disk());
             blocking(move || sparse::copy(&from, &to))

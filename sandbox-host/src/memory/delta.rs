@@ -39,8 +39,8 @@ impl Piece {
     }
 }
 
-/// Writes the given pages of a process's memory to a new file and brings it to disk. `go_on` is
-/// asked before each piece.
+/// Writes the given pages of a process's memory to a new file, which is given back so that it can
+/// be brought to disk where that matters. `go_on` is asked before each piece.
 ///
 /// # Errors
 /// Whatever the file system says, or `go_on`. The file may be left in part.
@@ -49,7 +49,7 @@ pub(crate) fn save(
     dirty: &[Extent],
     path: &Path,
     go_on: &dyn Fn() -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<File> {
     let file = File::create_new(path)?;
     let mut pieces = Vec::new();
     let mut buffer = vec![0; (PIECE_PAGES * PAGE_BYTES) as usize];
@@ -89,9 +89,9 @@ pub(crate) fn save(
     header.extend_from_slice(&(pieces.len() as u64).to_le_bytes());
     file.write_all_at(&header, 0)?;
     go_on()?;
-    file.sync_data()?;
     // What can't be read again must be known while the machine still has its memory.
-    Delta::open(path).map(drop)
+    Delta::open(path)?;
+    Ok(file)
 }
 
 /// Writes those of these pages that are not zero behind `written` others, notes all of them in

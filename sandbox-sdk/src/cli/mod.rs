@@ -84,7 +84,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Doctor => doctor::doctor(&global).await,
         command => {
             let json = global.json;
-            let session = interruptible(Session::open(global)).await?;
+            let session = interruptible(Box::pin(Session::open(global))).await?;
             let done = carry_out(&session, command).await;
             session.close(json).await;
             done

@@ -335,7 +335,12 @@ macro_rules! stamp_rows {
                     id: AuditId::from_uuid(self.id.0),
                     at: self.at.0,
                     actor: Actor {
-                        kind: named("actor_kind", &ActorKind::ALL, ActorKind::as_str, &self.actor_kind)?,
+                        kind: named(
+                            "actor_kind",
+                            &ActorKind::ALL,
+                            ActorKind::as_str,
+                            &self.actor_kind,
+                        )?,
                         id: self.actor_id,
                     },
                     resource: self.resource,

@@ -60,7 +60,9 @@ fn a_snapshots_template_begins_and_ends_in_the_sandboxs_own_writes() {
         false => OperationStatus::Succeeded,
     };
     for (template, failed) in [(published, false), (given_up, true), (hidden, true)] {
-        assert_eq!(template.operation.as_ref().unwrap().status, status(failed));
+        // One that is abandoned later has had its end, with whatever ended the sandbox's operation.
+        let own = template.operation.as_ref();
+        assert!(own.is_none_or(|own| own.status == status(failed)));
         let change = Change::Ended {
             standing: Standing::Paused,
             status: status(failed),

@@ -116,6 +116,15 @@ impl SimHost {
         images
     }
 
+    /// Machines whose image is not there: none, on a host that can be trusted.
+    #[must_use]
+    pub fn without_image(&self) -> Vec<SandboxId> {
+        let state = self.shared.lock();
+        let machines = state.machines.iter();
+        let bare = machines.filter(|(_, machine)| !state.images.contains_key(&machine.image));
+        bare.map(|(id, _)| *id).collect()
+    }
+
     /// A machine ends by itself; its disk stays.
     pub fn end_machine(&self, id: SandboxId, reason: &str) {
         if let Some(machine) = self.shared.lock().machines.get_mut(&id) {

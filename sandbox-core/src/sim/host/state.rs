@@ -108,9 +108,7 @@ impl State {
         let machines = self.machines.iter();
         machines
             .filter(|(_, machine)| !(machine.out && self.window == Window::Absent))
-            .filter(|(_, machine)| {
-                !(machine.told == Some(true) && planted(Bug::ReportDrained))
-            })
+            .filter(|(_, machine)| !(machine.told == Some(true) && planted(Bug::ReportDrained)))
             .map(|(id, machine)| HostSandbox {
                 id: *id,
                 generation: machine.generation,

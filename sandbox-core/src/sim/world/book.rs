@@ -57,6 +57,8 @@ pub(super) struct Known {
 pub(super) struct Register {
     /// What it may be; anything where absent.
     possible: Option<BTreeSet<u64>>,
+    /// What nobody knows the fate of: it may be written at any later moment.
+    loose: BTreeSet<u64>,
     /// All that anyone tried to write, in order.
     attempts: Vec<u64>,
     /// Someone is writing.
@@ -110,11 +112,19 @@ impl Register {
         true
     }
 
-    fn end(&mut self, written: Option<u64>) {
+    fn end(&mut self, value: u64, written: bool) {
         self.writing = false;
-        if let Some(value) = written {
-            self.possible = Some(BTreeSet::from([value]));
+        match written {
+            true => self.now_is(value),
+            false => {
+                self.loose.insert(value);
+            }
         }
+    }
+
+    fn now_is(&mut self, value: u64) {
+        let possible = self.loose.iter().copied().chain([value]);
+        self.possible = Some(possible.collect());
     }
 
     pub(super) fn look(&self) -> Look {
@@ -130,7 +140,7 @@ impl Register {
         let between = self.attempts.get(look.attempts..).unwrap_or_default();
         let possible = match (&look.possible, &self.possible) {
             (Some(before), Some(now)) => {
-                let all = before.union(now).chain(between);
+                let all = before.union(now).chain(between).chain(&self.loose);
                 Some(all.copied().collect())
             }
             _ => None,
@@ -153,7 +163,7 @@ impl Register {
             return false;
         }
         if !look.writing && !self.writing && look.attempts == self.attempts.len() {
-            self.possible = Some(BTreeSet::from([value]));
+            self.now_is(value);
         }
         true
     }
@@ -188,9 +198,9 @@ impl Book {
         register.begin(value).then_some(value)
     }
 
-    pub(super) fn end_write(&mut self, id: SandboxId, place: Place, written: Option<u64>) {
+    pub(super) fn end_write(&mut self, id: SandboxId, place: Place, value: u64, written: bool) {
         if let Some(known) = self.sandboxes.get_mut(&id) {
-            known.register(place).end(written);
+            known.register(place).end(value, written);
         }
     }
 

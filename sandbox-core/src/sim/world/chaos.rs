@@ -37,6 +37,7 @@ enum Event {
     SlowDisk,
     Jump,
     Harm,
+    Newer,
     Stranger,
     HostPauses,
     Kill,
@@ -53,6 +54,7 @@ fn possible(weather: &Weather) -> Vec<Event> {
         (weather.slow_disks, Event::FailInside),
         (weather.clock_jumps, Event::Jump),
         (weather.harm, Event::Harm),
+        (weather.newer, Event::Newer),
         (weather.strangers, Event::Stranger),
         (weather.host_pauses, Event::HostPauses),
         (weather.crashes, Event::Kill),
@@ -157,6 +159,19 @@ impl World {
                     }
                 }
             }
+            // As where the store was restored from a backup.
+            Event::Newer => {
+                if let Some(id) = self.some_machine() {
+                    let machines = self.host.machines();
+                    let machine = machines.iter().find(|machine| machine.id == id);
+                    let generation = machine.map_or(1, |machine| machine.generation);
+                    self.book(|book| {
+                        book.harmed.insert(id);
+                        book.disturb(id);
+                    });
+                    self.host.put_machine(id, generation + 3);
+                }
+            }
             Event::Stranger => {
                 let number = 1000 + u128::from(self.below(1000));
                 match self.chance(5000) {
@@ -211,7 +226,7 @@ impl World {
         self.host.heal();
         let inner = &mut *self.lock();
         inner.weather = Weather::calm();
-        inner.directed = None;
+        inner.faults_over = true;
         inner.store_full = false;
         inner.host_full = false;
         for lines in &mut inner.cut {

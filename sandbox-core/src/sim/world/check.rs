@@ -5,7 +5,7 @@ use crate::{
     host::HostSandboxState,
     id::TemplateId,
     operation::{OperationKind, OperationStatus},
-    sandbox::SandboxState,
+    sandbox::{SandboxRecord, SandboxState},
     template::{MINIMAL_TEMPLATE_ID, TemplateState},
 };
 
@@ -28,12 +28,19 @@ impl World {
         let machines = self.host.machines();
         for machine in &machines {
             let record = records.iter().find(|record| record.id == machine.id);
-            if record.is_none_or(|record| record.state == SandboxState::Error) {
+            let ours = |record: &SandboxRecord| {
+                record.state != SandboxState::Error || machine.generation > record.generation
+            };
+            if !record.is_some_and(ours) {
                 return Some(format!("leaked: {machine:?}, of {record:?}"));
             }
         }
         for record in &records {
             let machine = machines.iter().find(|machine| machine.id == record.id);
+            // It belongs to someone who knows more than this store, until it is destroyed.
+            if machine.is_some_and(|machine| machine.generation > record.generation) {
+                continue;
+            }
             let stands = match machine.map(|machine| &machine.state) {
                 Some(HostSandboxState::Running) => SandboxState::Running,
                 Some(HostSandboxState::Paused) => SandboxState::Paused,

@@ -114,8 +114,8 @@ impl Client {
             87..89 => self.begin_snapshot().await,
             89..92 => self.delete_template().await,
             92..93 => self.list_templates().await,
-            93..95 => self.import().await,
-            95..96 => self.foreign().await,
+            93..96 => self.import().await,
+            96..97 => self.foreign().await,
             _ => self.destroy().await,
         }
         if self.world.chance(2000) {
@@ -160,7 +160,11 @@ impl Client {
             .filter(|(_, known)| !known.gone)
             .map(|(id, _)| *id)
             .collect();
-        inner.rng.pick(&own)
+        // Much that happens to one says more than a little that happens to many.
+        match inner.rng.coin() {
+            true => own.last().copied(),
+            false => inner.rng.pick(&own),
+        }
     }
 
     fn say(&self, what: &str, whom: u128, more: impl FnOnce() -> String) {

@@ -158,7 +158,12 @@ impl Host for HostLink {
     async fn delete_snapshot(&self, image: TemplateId) -> Result<ImageDeletion, HostError> {
         let whom = image.uuid().as_u128();
         self.order(steps::ORDER_DELETE_IMAGE, whom, false, move |world| {
-            async move { world.host.delete_snapshot(image).await }.boxed()
+            async move {
+                let done = world.host.delete_snapshot(image).await?;
+                world.image_went(image);
+                Ok(done)
+            }
+            .boxed()
         })
         .await
     }

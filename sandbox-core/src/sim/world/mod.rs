@@ -60,7 +60,7 @@ pub use self::{
     steps::{Fault, Step},
     weather::Directed,
 };
-use super::{MemoryStore, SimClock, SimHost, Window};
+use super::{Call, MemoryStore, SimClock, SimHost, Window};
 use crate::{clock::Clock, engine::EngineConfig};
 
 /// The most violations that are kept of one life.
@@ -106,7 +106,7 @@ pub struct Outcome {
     pub events: u64,
     /// How long it took within.
     pub simulated: Duration,
-    /// How often each step was taken, and how often a fault befell it.
+    /// How often each step was taken while there were faults, and how often one befell it.
     pub steps: BTreeMap<Step, BTreeMap<Option<Fault>, u64>>,
     /// What happened, where it was asked for.
     pub trace: Vec<String>,
@@ -132,6 +132,11 @@ struct Inner {
     cut: Vec<[bool; 2]>,
     store_full: bool,
     host_full: bool,
+    /// Whether there are such faults in this world at all, at whatever time.
+    clocks_jump: bool,
+    host_restarts: bool,
+    /// The end of this life has begun.
+    faults_over: bool,
     truth: Truth,
     book: Book,
     steps: BTreeMap<Step, BTreeMap<Option<Fault>, u64>>,
@@ -150,6 +155,18 @@ impl World {
         if weather.absent_at_work {
             host.show_at_work(Window::Absent);
         }
+        // What takes long has more steps.
+        if weather.slow_host {
+            for call in [
+                Call::Create,
+                Call::Pause,
+                Call::Snapshot,
+                Call::Import,
+                Call::Destroy,
+            ] {
+                host.delay(call, rng.millis(1, 12_000));
+            }
+        }
         let planes = match rng.below(10) {
             0..4 => 1,
             4..8 => 2,
@@ -164,7 +181,10 @@ impl World {
             inner: Mutex::new(Inner {
                 rng,
                 trace: Trace::new(options.trace),
+                clocks_jump: weather.clock_jumps,
+                host_restarts: weather.host_restarts,
                 weather,
+                faults_over: false,
                 directed: options.directed,
                 cut: vec![[false; 2]; planes],
                 store_full: false,
@@ -219,7 +239,8 @@ impl World {
     fn fate(&self, step: Option<Step>) -> Fate {
         let inner = &mut *self.lock();
         let mut fate = inner.weather.fate(&mut inner.rng);
-        let Some(step) = step else {
+        // What is done when the faults are over shows nothing of them.
+        let Some(step) = step.filter(|_| !inner.faults_over) else {
             return fate;
         };
         if let Some(directed) = inner.directed.filter(|directed| directed.step == step) {

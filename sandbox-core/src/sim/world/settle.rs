@@ -78,19 +78,21 @@ async fn take_down(world: &Arc<World>, planes: &Arc<Planes>, api: &EngineApi) {
     let reader = client::reader(world, planes);
     for record in world.store.all_sandboxes() {
         let id = record.id;
+        let (known, mortal, harmed) = world.book(|book| {
+            let known = book.sandboxes.get(&id);
+            let mortal = known.is_some_and(|known| known.mortal);
+            (known.is_some(), mortal, book.harmed.contains(&id))
+        });
         if record.state == SandboxState::Paused {
             if let Err(error) = api.resume(id).await {
-                world.violated(|| format!("{id} is paused and can't go on: {error}"));
+                if !harmed {
+                    world.violated(|| format!("{id} is paused and can't go on: {error}"));
+                }
                 continue;
             }
         } else if record.state != SandboxState::Running {
             continue;
         }
-        let (known, mortal) = world.book(|book| {
-            let known = book.sandboxes.get(&id);
-            (known.is_some(), known.is_some_and(|known| known.mortal))
-        });
-        let harmed = world.book(|book| book.harmed.contains(&id));
         for place in [Place::File, Place::Memory] {
             let read = reader.read_at(id, place).await;
             if known && read.is_none() && !mortal && !harmed {

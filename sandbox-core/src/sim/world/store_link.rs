@@ -62,12 +62,12 @@ impl StoreLink {
 #[async_trait]
 impl Store for StoreLink {
     async fn insert_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
-        let whom = write.record.id.uuid().as_u128();
+        let (whom, plane) = (write.record.id.uuid().as_u128(), self.0.plane);
         self.write(steps::insert(&write), whom, move |world| {
             let write = write.clone();
             async move {
                 world.store.insert_sandbox(write.clone()).await?;
-                world.inserted(&write);
+                world.inserted(&write, plane);
                 Ok(())
             }
             .boxed()
@@ -76,13 +76,13 @@ impl Store for StoreLink {
     }
 
     async fn update_sandbox(&self, write: SandboxWrite) -> Result<(), StoreError> {
-        let whom = write.record.id.uuid().as_u128();
+        let (whom, plane) = (write.record.id.uuid().as_u128(), self.0.plane);
         let step = steps::update(&write, self.0.world.recorded(write.record.id).as_ref());
         self.write(step, whom, move |world| {
             let write = write.clone();
             async move {
                 world.store.update_sandbox(write.clone()).await?;
-                world.updated(&write);
+                world.updated(&write, plane);
                 Ok(())
             }
             .boxed()
@@ -98,6 +98,7 @@ impl Store for StoreLink {
         audit: AuditEntry,
     ) -> Result<(), StoreError> {
         let kind = operation.as_ref().map(|operation| operation.kind);
+        let plane = self.0.plane;
         self.write(steps::remove(kind), id.uuid().as_u128(), move |world| {
             let (operation, audit) = (operation.clone(), audit.clone());
             async move {
@@ -106,7 +107,7 @@ impl Store for StoreLink {
                     .store
                     .remove_sandbox(id, version, operation, audit)
                     .await?;
-                world.removed(id, version, &entry);
+                world.removed(id, version, &entry, plane);
                 Ok(())
             }
             .boxed()

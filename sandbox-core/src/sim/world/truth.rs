@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     host::{HostReport, HostSandboxState, HostSnapshot},
     id::{SandboxId, TemplateId},
-    operation::OperationStatus,
+    operation::{OperationKind, OperationStatus},
     sandbox::{SandboxRecord, SandboxState},
     store::{SandboxWrite, TemplateChange, TemplateWrite},
     template::{TemplateRecord, TemplateState},
@@ -31,6 +31,8 @@ pub(super) struct Truth {
     said_running: BTreeMap<SandboxId, u64>,
     /// When a record last became other than running.
     not_running_since: BTreeMap<SandboxId, u64>,
+    /// Who wrote the mark of the operation in flight, or its lease last.
+    owners: BTreeMap<SandboxId, usize>,
     /// Machines that ran once, and those of them that the host showed otherwise since.
     ran: BTreeSet<SandboxId>,
     shown_ended: BTreeSet<SandboxId>,
@@ -54,7 +56,26 @@ impl World {
         self.lock().truth.records.get(&id).cloned()
     }
 
-    pub(super) fn inserted(&self, write: &SandboxWrite) {
+    /// Whether a write takes an operation from an engine whose lease on it lasts. A destroy may.
+    fn robs(&self, before: &SandboxRecord, next: Option<&SandboxRecord>, plane: usize) -> bool {
+        let Some(operation) = &before.operation else {
+            return false;
+        };
+        if operation.kind == OperationKind::Destroy || operation.lease_until <= self.clock.now() {
+            return false;
+        }
+        let raised = next.is_some_and(|next| next.generation > before.generation);
+        let goes_on = match next.and_then(|next| next.operation.as_ref()) {
+            Some(current) if current.kind == OperationKind::Destroy => true,
+            Some(current) => current.id == operation.id && !raised,
+            None => false,
+        };
+        let inner = self.lock();
+        let owner = inner.truth.owners.get(&before.id);
+        !goes_on && !inner.clocks_jump && owner.is_some_and(|owner| *owner != plane)
+    }
+
+    pub(super) fn inserted(&self, write: &SandboxWrite, plane: usize) {
         let record = &write.record;
         let (again, audited, rival) = {
             let truth = &mut self.lock().truth;
@@ -68,6 +89,7 @@ impl World {
                 truth.removed.contains(&record.id) || truth.records.contains_key(&record.id);
             let tick = truth.next();
             truth.not_running_since.insert(record.id, tick);
+            truth.owners.insert(record.id, plane);
             truth.records.insert(record.id, record.clone());
             if let Some(entry) = &write.audit {
                 truth.audit(entry);
@@ -86,7 +108,7 @@ impl World {
         }
     }
 
-    pub(super) fn updated(&self, write: &SandboxWrite) {
+    pub(super) fn updated(&self, write: &SandboxWrite, plane: usize) {
         let next = &write.record;
         let (before, guessed, slandered) = {
             let truth = &mut self.lock().truth;
@@ -116,6 +138,14 @@ impl World {
             (before, guessed, slandered)
         };
         self.recorded_as(next);
+        if let Some(before) = &before
+            && self.robs(before, Some(next), plane)
+        {
+            self.violated(|| format!("{} was taken from an owner at work", next.id));
+        }
+        if next.operation.is_some() {
+            self.lock().truth.owners.insert(next.id, plane);
+        }
         match before {
             None => self.violated(|| format!("{} was written when it was gone", next.id)),
             Some(before) => {
@@ -145,7 +175,7 @@ impl World {
         }
     }
 
-    pub(super) fn removed(&self, id: SandboxId, version: u64, entry: &AuditEntry) {
+    pub(super) fn removed(&self, id: SandboxId, version: u64, entry: &AuditEntry, plane: usize) {
         let before = {
             let truth = &mut self.lock().truth;
             truth.audit(entry);
@@ -153,6 +183,20 @@ impl World {
             truth.records.remove(&id)
         };
         self.note("store: gone", id.uuid().as_u128(), || id.to_string());
+        if before
+            .as_ref()
+            .is_some_and(|before| self.robs(before, None, plane))
+        {
+            self.violated(|| format!("{id} was taken from an owner at work"));
+        }
+        // A host that was restarted no longer knows which orders are old.
+        let machines = self.host.machines();
+        let forgetful = self.lock().host_restarts;
+        if let Some(machine) = machines.iter().find(|machine| machine.id == id)
+            && !forgetful
+        {
+            self.violated(|| format!("{id} is called gone, and its host has {machine:?}"));
+        }
         if before.is_none_or(|before| before.version != version) {
             self.violated(|| format!("{id} was removed at another version than it had"));
         }
@@ -213,6 +257,13 @@ impl World {
         truth.ran.insert(id);
     }
 
+    /// The host has been told that an image may go.
+    pub(super) fn image_went(&self, id: TemplateId) {
+        if let Some(orphan) = self.host.without_image().first() {
+            self.violated(|| format!("{id} is gone, and {orphan} lies on it"));
+        }
+    }
+
     pub(super) fn image_told(&self, order: &HostSnapshot) {
         let id = order.image;
         self.note("host: image", id.uuid().as_u128(), || id.to_string());
@@ -231,6 +282,10 @@ impl World {
         let tick = truth.next();
         let mut alive = BTreeSet::new();
         for machine in &report.sandboxes {
+            let record = truth.records.get(&machine.id);
+            if record.is_some_and(|record| machine.generation > record.generation) {
+                continue;
+            }
             match machine.state {
                 HostSandboxState::Running => {
                     truth.said_running.insert(machine.id, tick);

@@ -80,11 +80,12 @@ impl Client {
                     .await
             }
         };
-        let written = matches!(answer, Answer::Told(Ok(()))).then_some(value);
+        let written = matches!(answer, Answer::Told(Ok(())));
         self.say("write", id.uuid().as_u128(), || {
-            format!("{id} {place:?} {value}, told done: {}", written.is_some())
+            format!("{id} {place:?} {value}, told done: {written}")
         });
-        self.world.book(|book| book.end_write(id, place, written));
+        self.world
+            .book(|book| book.end_write(id, place, value, written));
     }
 
     pub(super) async fn read(&self) {
