@@ -6,8 +6,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 # How long `make fuzz` stays with each target.
 FUZZ_SEC ?= 60
+# How many seeds `make simulate` runs.
+SEEDS ?= 100000
 
-.PHONY: help demo test check bench fuzz setup-run setup-test
+.PHONY: help demo test check bench simulate fuzz setup-run setup-test
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +30,9 @@ check: setup-test ## formatting, lints and documentation, as CI has them
 
 bench: setup-run ## what creating and using sandboxes costs here, in one table
 	cargo bench --package sandbox-examples
+
+simulate: ## SEEDS lives of the platform (100000), each from one seed, on all processors
+	cargo run --release --package sandbox-core --features simulation --example simulate -- $(SEEDS)
 
 fuzz: setup-test ## each fuzz target for FUZZ_SEC seconds (60)
 	@scripts/fuzz.sh $(FUZZ_SEC)

@@ -127,7 +127,8 @@ async fn trap_33_what_leads_out_of_an_archive_touches_nothing_of_the_host() {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().join("target");
     fs::write(&target, "untouched").unwrap();
-    let up = "../".repeat(20);
+    // Enough to leave any folder of this machine, and few enough for the name field of 100 bytes.
+    let up = "../".repeat(8);
     let away = format!("{up}{}", target.strip_prefix("/").unwrap().display());
     let escape = Archive::default().file(&away, 0o644, (0, 0), b"evil").end();
     assert!(refused_tar(&escape).await.contains("leads out of the root"));
