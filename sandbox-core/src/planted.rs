@@ -1,9 +1,9 @@
 //! Known mistakes of this field, to be put back one at a time: a proof that can't fail proves
 //! nothing, so a test shows that the simulation finds each.
 //!
-//! Without the feature `planted-bugs` [`planted`] is a constant `false` and nothing of this is left
-//! in the program. With it, a mistake is planted for one thread, which is where a simulated world
-//! lives.
+//! Without the feature `planted-bugs` the function `planted` is a constant `false` and nothing of
+//! this is left in the program. With it, a mistake is planted for one thread, which is where a
+//! simulated world lives.
 
 use crate::{
     host::HostImage,

@@ -13,6 +13,7 @@ mod rights;
 mod settle;
 mod snapshot;
 mod suspend;
+mod takeover;
 mod templates;
 
 use std::{future::Future, sync::Arc, time::Duration};

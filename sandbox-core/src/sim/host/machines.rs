@@ -126,7 +126,9 @@ impl Shared {
             .get_mut(&order.id)
             .filter(|machine| machine.generation == order.generation);
         match machine {
-            Some(machine) => machine.resume(),
+            Some(machine) if machine.state == HostSandboxState::Creating => machine.resume(),
+            // The same order, done by another message: what became of the machine since, stays.
+            Some(_) => return Ok(()),
             None => {
                 return Err(HostError::StaleGeneration {
                     ordered: order.generation,

@@ -64,10 +64,13 @@ impl Client {
     }
 
     async fn write(&self, place: Place) {
-        let Some(id) = self.some_sandbox() else {
-            return;
-        };
-        let zero = place == Place::Memory && self.world.chance(4000);
+        if let Some(id) = self.some_sandbox() {
+            let zero = place == Place::Memory && self.world.chance(4000);
+            self.write_at(id, place, zero).await;
+        }
+    }
+
+    pub(super) async fn write_at(&self, id: SandboxId, place: Place, zero: bool) {
         let begun = self.world.book(|book| book.begin_write(id, place, zero));
         let Some(value) = begun else {
             return;

@@ -8,7 +8,7 @@ use crate::{
     id::SandboxId,
     operation::OperationKind,
     sandbox::{CreateSandbox, SandboxRecord, SandboxState},
-    sim::world::book::Begun,
+    sim::world::book::{Begun, Place},
 };
 
 impl Client {
@@ -95,9 +95,25 @@ impl Client {
     }
 
     async fn turn(&self, kind: OperationKind) {
+        if let Some(id) = self.some_sandbox() {
+            self.turn_of(kind, id).await;
+        }
+    }
+
+    /// What memory holds must survive to be saved, changed to nothing, and saved again.
+    pub(super) async fn there_and_back(&self) {
         let Some(id) = self.some_sandbox() else {
             return;
         };
+        for zero in [false, true] {
+            self.write_at(id, Place::Memory, zero).await;
+            self.turn_of(OperationKind::Pause, id).await;
+            self.turn_of(OperationKind::Resume, id).await;
+        }
+        self.read_at(id, Place::Memory).await;
+    }
+
+    async fn turn_of(&self, kind: OperationKind, id: SandboxId) {
         let least = self.version(id);
         let turn = self.world.book(|book| book.begin_turn(id));
         let answer = self
@@ -133,10 +149,11 @@ impl Client {
     /// Nobody else has asked for anything: so it must stand as it was asked for.
     fn check_turn(&self, kind: OperationKind, record: &SandboxRecord) {
         let id = record.id;
-        let mortal = self.world.book(|book| {
-            book.harmed.contains(&id)
-                || book.host_paused.contains(&id)
-                || book.sandboxes.get(&id).is_none_or(|known| known.mortal)
+        // Where its host has paused it by itself, an order that came double may find it so.
+        let (mortal, whimsical) = self.world.book(|book| {
+            let mortal = book.sandboxes.get(&id).is_none_or(|known| known.mortal);
+            let harmed = book.harmed.contains(&id);
+            (mortal || harmed, book.host_paused.contains(&id))
         });
         let goal = match kind {
             OperationKind::Pause => SandboxState::Paused,
@@ -147,14 +164,14 @@ impl Client {
             self.world
                 .violated(|| format!("{id}: {} was done, and it is {state:?}", kind.as_str()));
         }
-        if goal == SandboxState::Paused {
+        if goal == SandboxState::Paused && !whimsical {
             self.world.book(|book| {
                 if let Some(known) = book.sandboxes.get_mut(&id) {
                     known.surely_paused = true;
                 }
             });
         }
-        if mortal {
+        if mortal || whimsical {
             return;
         }
         let machines = self.world.host.machines();

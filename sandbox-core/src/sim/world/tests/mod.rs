@@ -55,7 +55,6 @@ fn assert_unbroken(outcome: &Outcome) {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a replay is there to be read")]
 fn no_life_of_the_platform_breaks_a_promise() {
     if let Some(seed) = number("SANDBOX_SIM_SEED") {
         let options = Options {

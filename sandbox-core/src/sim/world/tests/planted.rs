@@ -18,10 +18,6 @@ fn found(bug: Bug) -> Option<(u64, String)> {
 }
 
 #[test]
-#[expect(
-    clippy::print_stdout,
-    reason = "how soon each is found is worth knowing"
-)]
 fn every_known_mistake_is_found() {
     let next = AtomicU64::new(0);
     thread::scope(|scope| {
