@@ -54,7 +54,8 @@ pub struct HostSnapshot {
     /// The image to make.
     pub image: TemplateId,
     /// Whether the machine runs once the image is there, also where an earlier attempt at the same
-    /// order left it paused. It is paused otherwise, and may be after any error.
+    /// order left it paused. It is paused otherwise, and may be after any error, or where it can't
+    /// be resumed: that does not undo the image.
     pub resume: bool,
 }
 

@@ -160,13 +160,35 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
     shell.hear("ok").await;
     let pid = shell.pid;
     vm.pause(id).await;
-    let snapshot = vm.snapshot_order(id, true);
+    let snapshot = vm.snapshot_order(id, false);
     vm.host.create_snapshot(snapshot).await.unwrap();
     assert_eq!(
         vm.state(id).await,
         Some(HostSandboxState::Paused),
         "it did not run"
     );
+    // As an attempt does that begins where the last one was cut off: paused, image made or not.
+    for made in [true, false] {
+        let again = HostSnapshot {
+            resume: true,
+            ..if made {
+                snapshot
+            } else {
+                vm.snapshot_order(id, true)
+            }
+        };
+        vm.host.create_snapshot(again).await.unwrap();
+        assert_eq!(vm.state(id).await, Some(HostSandboxState::Running));
+        assert_eq!(vm.run(id, "echo here").await, "here");
+        vm.pause(id).await;
+    }
+    // One that comes late finds its image, and leaves the machine alone.
+    let late = HostSnapshot {
+        resume: true,
+        ..snapshot
+    };
+    vm.host.create_snapshot(late).await.unwrap();
+    assert_eq!(vm.state(id).await, Some(HostSandboxState::Paused));
     let flat = vm.snapshot_order(id, false);
     let image = vm.host.flatten_rootfs(flat).await.unwrap();
     assert_eq!((image.kind, image.memory_bytes), (TemplateKind::Image, 0));

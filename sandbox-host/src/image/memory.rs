@@ -33,6 +33,7 @@ use super::{
 use crate::{
     boot::BootParts,
     durable,
+    emulator::{Emulator, SavedAs},
     folder::SocketFolder,
     identity,
     inventory::Origin,
@@ -220,7 +221,7 @@ impl MemoryImages {
         let memory_image = match &manifest.content {
             Content::Image => self.ensure_booted(boot, image, Some(&stored), size).await?,
             Content::Snapshot { platform } => {
-                Platform::of(boot).check(platform)?;
+                Emulator::of(boot).check(platform, SavedAs::Template)?;
                 check_snapshot_size(manifest.size, size)?;
                 MemoryImage {
                     folder: stored.folder,

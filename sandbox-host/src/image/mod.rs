@@ -28,7 +28,6 @@ pub(crate) use flatten::{FlattenedDisk, FrozenDisk, copy_exact, flatten_disk};
 pub(crate) use initramfs::ensure_initramfs;
 #[cfg(feature = "testkit")]
 pub(crate) use initramfs::{DIRECTORY, EXECUTABLE, Entry, module_entries, newc_archive};
-pub(crate) use manifest::Platform;
 pub(crate) use memory::{MemoryImage, MemoryImages};
 pub(crate) use minimal::ensure_minimal;
 use sha2::{Digest, Sha256};

@@ -36,11 +36,9 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::{
-    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, ext4,
-    manifest::{MANIFEST_FILE, Platform},
-    overlay,
+    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, ext4, manifest::MANIFEST_FILE, overlay,
 };
-use crate::{durable, setup::Setup};
+use crate::{durable, emulator::Emulator, setup::Setup};
 
 /// Beside the manifest of an image that is to go.
 const DELETING_FILE: &str = "deleting";
@@ -51,8 +49,8 @@ const DELETING_FILE: &str = "deleting";
 pub(crate) enum Content {
     /// Nothing: guests boot from it.
     Image,
-    /// Memory, which only a host of this platform can go on from.
-    Snapshot { platform: Platform },
+    /// Memory, which only a host of this emulator can go on from.
+    Snapshot { platform: Emulator },
 }
 
 impl Content {

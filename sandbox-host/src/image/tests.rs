@@ -17,7 +17,7 @@ use sandbox_core::{
 use uuid::Uuid;
 
 use super::{
-    Content, FrozenDisk, MemoryImages, Platform, StoredImage,
+    Content, FrozenDisk, MemoryImages, StoredImage,
     ext4::{self, Superblock},
     flatten_disk, sized,
     store::ImageStore,
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     boot::BootParts,
     disk::tests::{Mounted, is_root},
+    emulator::Emulator,
     fault::{self, Fault},
     qemu::DISK_FILE,
     setup::{Setup, run},
@@ -305,7 +306,7 @@ async fn r20_wherever_the_process_dies_while_an_image_grows_the_next_makes_it_wh
 }
 
 /// A snapshot's files; what is in them does not matter here.
-async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Platform) -> StoredImage {
+async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Emulator) -> StoredImage {
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize {
         disk_size_mb: 64,
@@ -325,7 +326,7 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
     let boot = BootParts::prepare(folder.path(), None).await.unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
-    let stored = snapshot(&boot, images.store(), Platform::of(&boot)).await;
+    let stored = snapshot(&boot, images.store(), Emulator::of(&boot)).await;
     let (id, size) = (stored.manifest.id, stored.manifest.size);
     assert_eq!(stored.manifest.content.kind(), TemplateKind::Snapshot);
     assert!((100_000..130_000).contains(&stored.manifest.memory_bytes));
@@ -372,23 +373,31 @@ async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     let error = ensure(image.manifest.id, small).await.unwrap_err();
     assert!(matches!(error, HostError::DiskTooSmall { .. }), "{error}");
 
-    let stored = snapshot(&boot, images.store(), Platform::of(&boot)).await;
+    let stored = snapshot(&boot, images.store(), Emulator::of(&boot)).await;
     let error = ensure(stored.manifest.id, size).await.unwrap_err();
     assert!(error.to_string().contains("64 MiB of disk"), "{error}");
 
-    let mut other = serde_json::to_value(Platform::of(&boot)).unwrap();
+    let mut other = serde_json::to_value(Emulator::of(&boot)).unwrap();
     other["qemu_version"] = "0.1".into();
     other["accelerator"] = "another".into();
-    let other: Platform = serde_json::from_value(other).unwrap();
+    let other: Emulator = serde_json::from_value(other).unwrap();
     let stored = snapshot(&boot, images.store(), other).await;
     let error = ensure(stored.manifest.id, stored.manifest.size)
         .await
         .unwrap_err()
         .to_string();
-    for part in ["QEMU 0.1", "accelerator another", &boot.setup.qemu_version] {
+    for part in ["QEMU 0.1", "pc-q35-7.2, another", &boot.setup.qemu_version] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    assert!(!error.contains("kernel"), "{error}");
+
+    // Of another agent and kernel, which are in its memory.
+    let mut other = serde_json::to_value(Emulator::of(&boot)).unwrap();
+    other["kernel_version"] = "0.1".into();
+    other["initramfs"] = "another".into();
+    let other: Emulator = serde_json::from_value(other).unwrap();
+    let stored = snapshot(&boot, images.store(), other).await;
+    let kept = ensure(stored.manifest.id, stored.manifest.size).await;
+    assert!(kept.is_ok(), "{kept:?}");
     assert!(!images.remove_image(MINIMAL_TEMPLATE_ID).await.unwrap());
 }
 

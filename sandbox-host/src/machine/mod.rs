@@ -33,7 +33,10 @@ use crate::{
     identity,
     image::MemoryImage,
     inventory::Origin,
-    link::client::GuestClient,
+    link::{
+        client::GuestClient,
+        protocol::{AgentHello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+    },
     memory::{Delta, Mapping},
     qemu::{
         GUEST_SOCKET, LOG_FILE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpError, Start,
@@ -102,11 +105,12 @@ impl Machine {
             qmp.load_devices(state.as_raw_fd())
                 .await
                 .map_err(|error| loading(&error))?;
-            machine
+            let hello = machine
                 .guest
                 .wait_ready(RESTORE_LIMIT)
                 .await
                 .map_err(|error| loading(&error))?;
+            check_agent(&hello)?;
             Ok(qmp)
         };
         machine.come_up(loaded, &CancellationToken::new()).await?;
@@ -337,6 +341,20 @@ fn loading(error: &dyn std::fmt::Display) -> HostError {
     HostError::Boot(format!("loading the memory image: {error}"))
 }
 
+/// The agent came with the memory, and may be of another release than this host.
+fn check_agent(hello: &AgentHello) -> Result<(), HostError> {
+    let version = hello.protocol_version;
+    if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
+        return Ok(());
+    }
+    Err(HostError::Incompatible(format!(
+        "its agent ({}) speaks version {version} of the guest protocol, and this host versions \
+         {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}; go back to the release that it was made \
+         with, or make it again here",
+        hello.agent_version
+    )))
+}
+
 /// Ends a process whose machine did not come up, also where nobody waits for that any more.
 struct KillUnlessUp<'a>(Option<&'a MachineProcess>);
 
@@ -351,4 +369,34 @@ impl Drop for KillUnlessUp<'_> {
 /// Why a machine could not be controlled.
 fn control_error(what: &str, error: &QmpError) -> HostError {
     HostError::Internal(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_another_release_is_judged_by_its_protocol_and_nothing_else() {
+        let hello = |protocol_version| AgentHello {
+            protocol_version,
+            agent_version: "0.0.7-other".to_owned(),
+            boot_id: String::new(),
+            capabilities: Vec::new(),
+        };
+        for version in [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION] {
+            assert_eq!(check_agent(&hello(version)), Ok(()));
+        }
+        for version in [PROTOCOL_VERSION_MIN - 1, PROTOCOL_VERSION + 1] {
+            let error = check_agent(&hello(version)).unwrap_err();
+            assert!(matches!(error, HostError::Incompatible(_)), "{error}");
+            let said = error.to_string();
+            for part in [
+                "0.0.7-other",
+                &format!("version {version} "),
+                "make it again",
+            ] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
+    }
 }

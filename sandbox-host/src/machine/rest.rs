@@ -6,7 +6,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use sandbox_core::host::HostError;
 use serde_json::{Value, json};
 
-use super::{Machine, control_error};
+use super::{Machine, check_agent, control_error};
 use crate::{
     fault, identity,
     link::client::Hold,
@@ -18,6 +18,9 @@ use crate::{
 const QUIESCE_LIMIT: Duration = Duration::from_secs(20);
 /// QEMU brings the disk's cache to disk as it stops.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
+
+/// A guest that goes on answers within milliseconds.
+const HELLO_LIMIT: Duration = Duration::from_secs(30);
 
 /// A machine's rest. Dropping it lets the link be made again and no more: whoever has it sees to
 /// what becomes of the machine.
@@ -142,6 +145,16 @@ impl Machine {
             .wake(waking)
             .await
             .map_err(|error| HostError::Boot(format!("its guest does not go on: {error}")))
+    }
+
+    /// Whether this host speaks with the machine's agent.
+    pub(crate) async fn check_agent(&self) -> Result<(), HostError> {
+        match self.guest.hello(HELLO_LIMIT).await {
+            Ok(hello) => check_agent(&hello),
+            Err(error) => Err(HostError::Boot(format!(
+                "its guest does not go on: {error}"
+            ))),
+        }
     }
 
     /// Has the machine and its guest go on.

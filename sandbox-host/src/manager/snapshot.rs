@@ -4,6 +4,7 @@
 //! runs, and runs on:  at rest ─► memory, devices, disk set aside ─► goes on ─► image made, published
 //! runs, then paused:  pause ────────────────────────────────────────────────► image made, published
 //! paused:                        ────────────────────────────────────────────► image made, published
+//!                                                                     and where it is asked, resumed
 //! ```
 //!
 //! An image is made in a folder of its own beside the others and is visible when it is whole. What is
@@ -30,9 +31,10 @@ use super::{
 };
 use crate::{
     disk::sparse,
+    emulator::{Emulator, SavedAs},
     fault,
-    image::{Content, FrozenDisk, Making, Platform, StoredImage, copy_exact, flatten_disk},
-    inventory::{Emulator, Origin},
+    image::{Content, FrozenDisk, Making, StoredImage, copy_exact, flatten_disk},
+    inventory::Origin,
     machine::{Guest, Machine, SaveFor, Saved, called_off},
     memory::Delta,
     qemu::DISK_FILE,
@@ -67,15 +69,33 @@ impl Inner {
         let id = order.order.id;
         let lock = self.table.order_lock(id);
         let _one_at_a_time = lock.lock().await;
-        if let Some(image) = self.published(&order, kind)? {
-            return Ok(image.report(0));
+        let published = self.published(&order, kind)?;
+        let (made, begun) = match (published, self.begin_order(&order.order)) {
+            // Overtaken by another order for the machine, which is not to be touched any more.
+            (Some(image), Err(_)) => return Ok(image.report(0)),
+            (Some(image), Ok(begun)) => (Ok(image), begun),
+            (None, Err(error)) => return Err(error),
+            (None, Ok(begun)) => (self.make_image_of(&order, kind, &begun).await, begun),
+        };
+        if made.is_ok() && order.resume {
+            self.have_run(&order, &begun).await;
         }
-        let begun = self.begin_order(&order.order)?;
-        let made = self.make_image_of(&order, kind, &begun).await;
         self.end_order(id);
         let image = made.map_err(|error| self.or_called_off(&begun.cancel, error))?;
         self.table.images_changed();
         Ok(image.report(0))
+    }
+
+    /// Resumes a machine that was paused before its image was made, by an earlier attempt or by
+    /// whoever. The image is there whatever becomes of that.
+    async fn have_run(self: &Arc<Self>, order: &HostSnapshot, begun: &Begun) {
+        let Present::Paused(paused) = &begun.present else {
+            return;
+        };
+        if let Err(error) = self.resume_machine(&order.order, begun, paused).await {
+            let id = order.order.id;
+            tracing::error!(%id, %error, "a sandbox stays paused behind its snapshot");
+        }
     }
 
     /// The image, if the same order was carried out before.
@@ -131,7 +151,7 @@ impl Inner {
         let folder = self.inventory.folder(begun.machine_id);
         let saved = Saved::in_folder(&folder);
         if kind == TemplateKind::Snapshot {
-            Emulator::of(&self.boot).check(&paused.emulator)?;
+            Emulator::of(&self.boot).check(&paused.emulator, SavedAs::Sandbox)?;
             if !paused.quiesced {
                 return Err(HostError::WrongState {
                     state: "paused".to_owned(),
@@ -172,7 +192,7 @@ impl Inner {
         let set_aside = async {
             if kind == TemplateKind::Snapshot {
                 let emulator = Emulator::of_machine(&self.boot, machine.qemu_version().await?);
-                Emulator::of(&self.boot).check(&emulator)?;
+                Emulator::of(&self.boot).check(&emulator, SavedAs::Sandbox)?;
                 machine
                     .save(SaveFor::Snapshot, begun.cancel.clone())
                     .await?;
@@ -282,7 +302,7 @@ impl Inner {
         .map_err(self.step("making the memory"))?;
         copy_exact(setup, &frozen, &making.disk()).await?;
         fault::point("image disk made").map_err(self.step("making the disk"))?;
-        let platform = Platform::of(&self.boot);
+        let platform = Emulator::of(&self.boot);
         Ok((Content::Snapshot { platform }, size))
     }
 
