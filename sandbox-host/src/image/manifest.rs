@@ -1,6 +1,10 @@
 //! What a booted memory image's manifest says: all that it was made from.
 
-use sandbox_core::{id::TemplateId, size::MachineSize};
+use sandbox_core::{
+    disk::{DiskBackend, DiskFormat},
+    id::TemplateId,
+    size::MachineSize,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{boot::BootParts, emulator::Emulator};
@@ -26,6 +30,18 @@ pub(super) struct Platform {
     emulator: Emulator,
     kernel_version: String,
     pub(super) initramfs: String,
+    /// How its disk is frozen, by which backends can lie on it.
+    #[serde(default = "overlay", skip_serializing_if = "is_overlay")]
+    pub(super) disk: DiskFormat,
+}
+
+/// What it was before there was a choice.
+const fn overlay() -> DiskFormat {
+    DiskFormat::Qcow2
+}
+
+fn is_overlay(format: &DiskFormat) -> bool {
+    *format == overlay()
 }
 
 impl Platform {
@@ -35,6 +51,12 @@ impl Platform {
             emulator: Emulator::of(boot),
             kernel_version: boot.setup.kernel.version.clone(),
             initramfs: boot.initramfs_key.clone(),
+            disk: match boot.disk_backend {
+                // On the image's own disk, of which nothing is copied.
+                DiskBackend::Qcow2 => DiskFormat::Qcow2,
+                // They start from bytes as they are.
+                DiskBackend::Reflink | DiskBackend::DmSnapshot => DiskFormat::Raw,
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use sandbox_core::{
+    disk::DiskFormat,
     host::HostError,
     id::TemplateId,
     size::MachineSize,
@@ -22,16 +23,18 @@ use sandbox_core::{
 use tokio::{
     net::UnixListener,
     sync::{Mutex, watch},
+    task::spawn_blocking,
 };
 
 use super::{
-    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal,
+    IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal,
     manifest::{MANIFEST_FILE, Manifest, Platform},
-    outdated, overlay, sized,
+    outdated, sized,
     store::{Content, ImageStore, Lease, StoredImage},
 };
 use crate::{
     boot::BootParts,
+    disk::{Base, OpenDisk, create_overlay, sparse},
     durable,
     emulator::{Emulator, SavedAs},
     folder::SocketFolder,
@@ -39,8 +42,7 @@ use crate::{
     inventory::Origin,
     link::client::GuestClient,
     qemu::{
-        DISK_FILE, GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start,
-        console_tail, launch,
+        GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start, console_tail, launch,
     },
     setup::Setup,
     space,
@@ -62,6 +64,7 @@ pub(crate) struct MemoryImage {
     /// Which template it is of.
     pub(crate) image: TemplateId,
     pub(crate) size: MachineSize,
+    base: Base,
     /// Held until the machine's manifest says whose clone it is.
     _lease: Option<Arc<Lease>>,
 }
@@ -96,9 +99,9 @@ impl MemoryImage {
         File::open(self.folder.join(STATE_FILE))
     }
 
-    /// Gives a new machine its disk: an empty overlay on the frozen one.
-    pub(crate) fn clone_disk(&self, machine: &Path) -> io::Result<()> {
-        fs::copy(self.folder.join(CLONE_FILE), machine.join(DISK_FILE)).map(drop)
+    /// The frozen disk, which every clone's starts from.
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
     }
 }
 
@@ -115,9 +118,19 @@ pub(crate) struct MemoryImages {
 }
 
 /// What a memory image is booted from.
-struct Base {
+struct BootDisk {
     disk: PathBuf,
     version: String,
+}
+
+/// A booted guest's disk, in its folder.
+fn frozen_disk(folder: &Path, format: DiskFormat) -> Base {
+    let name = match format {
+        DiskFormat::Qcow2 => "disk.qcow2",
+        DiskFormat::Raw => "disk.raw",
+    };
+    let path = folder.join(name);
+    Base { path, format }
 }
 
 impl MemoryImages {
@@ -224,6 +237,7 @@ impl MemoryImages {
                 Emulator::of(boot).check(platform, SavedAs::Template)?;
                 check_snapshot_size(manifest.size, size)?;
                 MemoryImage {
+                    base: Base::raw(stored.disk()),
                     folder: stored.folder,
                     image,
                     size,
@@ -261,6 +275,7 @@ impl MemoryImages {
             }
         };
         Ok(MemoryImage {
+            base: frozen_disk(&folder, Platform::of(boot).disk),
             folder,
             image,
             size,
@@ -301,17 +316,17 @@ impl MemoryImages {
         boot: &BootParts,
         stored: Option<&StoredImage>,
         disk_size_mb: u32,
-    ) -> Result<Base, HostError> {
+    ) -> Result<BootDisk, HostError> {
         let Some(stored) = stored else {
             let (folder, version) = ensure_minimal(self.store.root(), &boot.setup, disk_size_mb)
                 .await
                 .map_err(|error| space::or_internal(&self.root, "making the image", &error))?;
             let disk = folder.join(IMAGE_FILE);
-            return Ok(Base { disk, version });
+            return Ok(BootDisk { disk, version });
         };
         let disk = sized::ensure(&self.store, &boot.setup, stored, disk_size_mb).await?;
         let version = disk_size_mb.to_string();
-        Ok(Base { disk, version })
+        Ok(BootDisk { disk, version })
     }
 
     async fn make(
@@ -330,14 +345,24 @@ impl MemoryImages {
             .tempdir_in(&self.root)
             .map_err(step("making a folder"))?;
         let folder = making.path();
-        overlay::create(&boot.setup, base, "raw", &folder.join(DISK_FILE), size)
-            .await
-            .map_err(step("making a disk"))?;
+        let frozen = frozen_disk(folder, manifest.platform.disk);
+        let (base, disk) = (Base::raw(base), frozen.clone());
+        spawn_blocking(move || match disk.format {
+            DiskFormat::Qcow2 => create_overlay(&disk.path, &base, size.disk_bytes()),
+            DiskFormat::Raw => sparse::copy(&base.path, &disk.path),
+        })
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(step("making a disk"))?;
 
         let config = MachineConfig {
             name: format!("sandbox-template-{}", uuid::Uuid::now_v7()),
             size,
             accelerator: boot.accelerator,
+            disk: OpenDisk {
+                path: frozen.path,
+                format: frozen.format,
+            },
             start: Start::Boot {
                 kernel: boot.setup.kernel.image.clone(),
                 initramfs: boot.initramfs.clone(),
@@ -359,15 +384,6 @@ impl MemoryImages {
         File::open(folder.join(MEMORY_FILE))
             .and_then(|file| file.sync_all())
             .map_err(step("syncing the memory file"))?;
-        overlay::create(
-            &boot.setup,
-            &place.join(DISK_FILE),
-            "qcow2",
-            &folder.join(CLONE_FILE),
-            size,
-        )
-        .await
-        .map_err(step("making a disk"))?;
         durable::write_json(&folder.join(MANIFEST_FILE), manifest)
             .map_err(step("writing a manifest"))?;
         durable::publish_folder(folder, place).map_err(step("publishing"))?;

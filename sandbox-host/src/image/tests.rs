@@ -9,6 +9,7 @@ use std::{
 };
 
 use sandbox_core::{
+    disk::{DiskBackend, DiskChoice},
     host::HostError,
     id::TemplateId,
     size::{DEFAULT_DISK_SIZE_MB, MIB, MachineSize},
@@ -24,10 +25,12 @@ use super::{
 };
 use crate::{
     boot::BootParts,
-    disk::tests::{Mounted, is_root},
+    disk::{
+        Disk,
+        tests::{Mounted, is_root},
+    },
     emulator::Emulator,
     fault::{self, Fault},
-    qemu::DISK_FILE,
     setup::{Setup, run},
     testkit::leftovers::Leftovers,
 };
@@ -69,7 +72,7 @@ async fn image(setup: &Setup, store: &ImageStore, scratch: &Path) -> StoredImage
         disk_size_mb: flat.disk_size_mb,
         ..MachineSize::default()
     };
-    making.publish(setup, Content::Image, size).await.unwrap()
+    making.publish(Content::Image, size).await.unwrap()
 }
 
 #[tokio::test]
@@ -105,11 +108,8 @@ async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
     fs::write(first.disk(), b"first").unwrap();
     fs::write(second.disk(), b"second").unwrap();
     let size = MachineSize::default();
-    let image = first.publish(&setup, Content::Image, size).await.unwrap();
-    let error = second
-        .publish(&setup, Content::Image, size)
-        .await
-        .unwrap_err();
+    let image = first.publish(Content::Image, size).await.unwrap();
+    let error = second.publish(Content::Image, size).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(
         store.begin(id).unwrap_err().kind(),
@@ -140,10 +140,7 @@ async fn an_image_that_is_not_published_leaves_nothing() {
     // Without a disk there is nothing to publish.
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize::default();
-    making
-        .publish(&setup, Content::Image, size)
-        .await
-        .unwrap_err();
+    making.publish(Content::Image, size).await.unwrap_err();
     assert!(names(store.root()).is_empty());
 }
 
@@ -158,7 +155,7 @@ async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let making = store.begin(id).unwrap();
     fs::write(making.disk(), b"x").unwrap();
     let size = MachineSize::default();
-    making.publish(&setup, Content::Image, size).await.unwrap();
+    making.publish(Content::Image, size).await.unwrap();
 
     let (one, two) = (store.lease(id).unwrap(), store.lease(id).unwrap());
     drop(one);
@@ -317,13 +314,15 @@ async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Emulator) -> S
     fs::write(making.memory(), vec![1; 100_000]).unwrap();
     fs::write(making.device_state(), vec![2; 5_000]).unwrap();
     let content = Content::Snapshot { platform };
-    making.publish(&boot.setup, content, size).await.unwrap()
+    making.publish(content, size).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_snapshot_is_cloned_from_where_it_was_published() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = BootParts::prepare(folder.path(), None).await.unwrap();
+    let boot = BootParts::prepare(folder.path(), None, DiskChoice::Auto)
+        .await
+        .unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
     let stored = snapshot(&boot, images.store(), Emulator::of(&boot)).await;
@@ -334,8 +333,9 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
     let image = images.ensure(&boot, id, size).await.unwrap();
     assert_eq!(image.key(), id.to_string());
     assert_eq!(fs::read(image.ram_file()).unwrap(), vec![1; 100_000]);
-    image.clone_disk(folder.path()).unwrap();
-    let disk = folder.path().join(DISK_FILE);
+    let (base, bytes) = (image.base(), size.disk_bytes());
+    let disk = Disk::create(DiskBackend::Qcow2, folder.path(), base, bytes).unwrap();
+    let disk = disk.open().unwrap().path;
     let info = ["info".as_ref(), "--output=json".as_ref(), disk.as_os_str()];
     let info = run(&boot.setup.qemu_img, info).await.unwrap();
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
@@ -356,7 +356,9 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
 #[tokio::test]
 async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = BootParts::prepare(folder.path(), None).await.unwrap();
+    let boot = BootParts::prepare(folder.path(), None, DiskChoice::Auto)
+        .await
+        .unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
     let ensure = |id, size| images.ensure(&boot, id, size);

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     boot::BootParts,
+    disk::{Disk, OpenDisk},
     durable, fault,
     folder::SocketFolder,
     identity,
@@ -90,14 +91,25 @@ impl Machine {
         folder: PathBuf,
     ) -> Result<Self, HostError> {
         let internal = |step| internal(&folder, step);
-        image
-            .clone_disk(&folder)
+        let (backend, base, bytes) = (
+            boot.disk_backend,
+            image.base().clone(),
+            image.size.disk_bytes(),
+        );
+        let place = folder.clone();
+        let disk = blocking(move || Ok(Disk::create(backend, &place, &base, bytes)?.open()?))
+            .await
             .map_err(internal("making a disk"))?;
         let state = image
             .open_state()
             .map_err(internal("opening the memory image"))?;
         let (origin, ram_file) = (image.origin(), image.ram_file());
-        let machine = Self::start(boot, id, origin, &folder, ram_file, &state, Then::Run)?;
+        let parts = Parts {
+            disk,
+            ram_file,
+            state: &state,
+        };
+        let machine = Self::start(boot, id, origin, &folder, parts, Then::Run)?;
         let loaded = async {
             let mut qmp = Qmp::connect(&machine.sockets.path(QMP_SOCKET))
                 .await
@@ -133,7 +145,20 @@ impl Machine {
         let state = File::open(saved.devices()).map_err(internal("opening the saved devices"))?;
         let delta = Delta::open(&saved.memory()).map_err(internal("opening the saved memory"))?;
         forget_last_run(&folder).map_err(internal("removing a socket"))?;
-        let machine = Self::start(boot, id, origin, &folder, ram_file, &state, Then::Wait)?;
+        let place = folder.clone();
+        let disk = blocking(move || Ok(Disk::find(&place)?.open()?))
+            .await
+            .map_err(internal("opening its disk"))?;
+        let parts = Parts {
+            disk,
+            ram_file,
+            state: &state,
+        };
+        let started = Self::start(boot, id, origin, &folder, parts, Then::Wait);
+        if started.is_err() {
+            put_away_or_log(id, &folder);
+        }
+        let machine = started?;
         // Held while the memory is written to, which is by process ID.
         let filling = Arc::new(tokio::sync::Mutex::new(()));
         let loaded = async {
@@ -165,10 +190,8 @@ impl Machine {
         let up = machine.come_up(loaded, &cancel).await;
         // The process, be it dead, must not be forgotten before.
         drop(filling.lock().await);
-        if up.is_err()
-            && let Err(error) = forget_last_run(&folder)
-        {
-            tracing::warn!(machine = %id, %error, "a failed start left something");
+        if up.is_err() {
+            put_away_or_log(id, &folder);
         }
         up.map(|()| machine)
     }
@@ -178,14 +201,19 @@ impl Machine {
         id: Uuid,
         origin: Origin,
         folder: &Path,
-        ram_file: PathBuf,
-        state: &File,
+        parts: Parts<'_>,
         then: Then,
     ) -> Result<Self, HostError> {
+        let Parts {
+            disk,
+            ram_file,
+            state,
+        } = parts;
         let config = MachineConfig {
             name: process_name(id),
             size: origin.size,
             accelerator: boot.accelerator,
+            disk,
             start: Start::Restore {
                 ram_file: ram_file.clone(),
                 state: StateFormat::of(state)
@@ -302,7 +330,7 @@ impl Machine {
     /// Ends the machine without waiting, and removes its folder as far as that goes.
     pub(crate) fn discard_now(&self) {
         self.process.kill_now();
-        if let Err(error) = durable::remove_folder(&self.folder) {
+        if let Err(error) = remove_machine_folder(&self.folder) {
             tracing::warn!(machine = %self.id, %error, "a machine's folder was not removed");
         }
     }
@@ -312,20 +340,67 @@ impl Machine {
         self.standing
             .send_replace(Some("it was destroyed".to_owned()));
         self.process.kill().await?;
-        durable::remove_folder(&self.folder)
+        remove_machine_folder(&self.folder)
     }
 
     /// Ends the process of a machine that was saved. Its folder stays.
     pub(crate) async fn end_saved(&self) -> std::io::Result<()> {
         self.standing.send_replace(Some("it is paused".to_owned()));
         self.process.kill().await?;
-        forget_last_run(&self.folder)
+        put_away(&self.folder)
     }
+
+    /// Closes the disk of a machine that has ended.
+    pub(crate) fn close_disk(&self) {
+        if let Err(error) = Disk::close_in(&self.folder) {
+            tracing::error!(machine = %self.id, %error, "an ended machine left its disk open");
+        }
+    }
+
+    /// The machine's disk.
+    pub(crate) fn disk(&self) -> Result<Disk, HostError> {
+        Disk::find(&self.folder)
+            .map_err(|error| internal(&self.folder, "looking for its disk")(error.into()))
+    }
+}
+
+/// What a restored machine starts from.
+struct Parts<'a> {
+    disk: OpenDisk,
+    ram_file: PathBuf,
+    state: &'a File,
+}
+
+/// Removes a machine's folder, after the devices of disks that are in it. Nothing runs there.
+pub(crate) fn remove_machine_folder(folder: &Path) -> std::io::Result<()> {
+    Saved::in_folder(folder).remove_new()?;
+    Disk::destroy_in(folder)?;
+    durable::remove_folder(folder)
+}
+
+/// Closes the disk of a machine whose process has ended, and forgets that process.
+pub(crate) fn put_away(folder: &Path) -> std::io::Result<()> {
+    Disk::close_in(folder)?;
+    forget_last_run(folder)
+}
+
+fn put_away_or_log(machine: Uuid, folder: &Path) {
+    if let Err(error) = put_away(folder) {
+        tracing::warn!(%machine, %error, "a failed start left something");
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Removes from a machine's folder what was its last process's: sockets, and the log, which would
 /// grow from one to the next.
-pub(crate) fn forget_last_run(folder: &Path) -> std::io::Result<()> {
+fn forget_last_run(folder: &Path) -> std::io::Result<()> {
     for name in [QMP_SOCKET, GUEST_SOCKET, LOG_FILE] {
         durable::remove_file(&folder.join(name))?;
     }

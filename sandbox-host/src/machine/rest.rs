@@ -7,12 +7,7 @@ use sandbox_core::host::HostError;
 use serde_json::{Value, json};
 
 use super::{Machine, check_agent, control_error};
-use crate::{
-    fault, identity,
-    link::client::Hold,
-    qemu::{ANSWER_LIMIT, DISK_FILE},
-    space,
-};
+use crate::{fault, identity, link::client::Hold, qemu::ANSWER_LIMIT, space};
 
 /// A guest settles its disk in well under a second, unless it has written much or hangs.
 const QUIESCE_LIMIT: Duration = Duration::from_secs(20);
@@ -171,10 +166,5 @@ impl Machine {
         if let Err(error) = self.go_on(rest).await {
             tracing::error!(machine = %self.id, %error, "a machine does not go on");
         }
-    }
-
-    /// The machine's disk.
-    pub(crate) fn disk(&self) -> std::path::PathBuf {
-        self.folder.join(DISK_FILE)
     }
 }

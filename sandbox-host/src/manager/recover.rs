@@ -11,7 +11,7 @@ use super::Inner;
 use crate::{
     durable,
     inventory::{Manifest, Use},
-    machine::{Machine, Saved, forget_last_run, process_name},
+    machine::{Machine, Saved, process_name, put_away},
     qemu::{find_in_folder, kill_all_in_folder},
 };
 
@@ -75,7 +75,7 @@ impl Inner {
                     let ram_file = self.images.ram_file(&origin);
                     // What was saved of it is from before it ran, or was never finished.
                     Saved::in_folder(&folder).remove()?;
-                    match Machine::adopt(id, origin, folder, ram_file)? {
+                    match Machine::adopt(id, origin, folder.clone(), ram_file)? {
                         Some(machine) => {
                             let machine = Arc::new(machine);
                             tracing::info!(%sandbox, pid = machine.pid(), "adopted a running sandbox");
@@ -91,6 +91,7 @@ impl Inner {
                             self.have_go_on(sandbox, machine, cancel).await;
                         }
                         None => {
+                            put_away(&folder)?;
                             let use_ = Use::Stopped {
                                 sandbox,
                                 generation,
@@ -110,12 +111,12 @@ impl Inner {
         self.table.insert_found(id, manifest);
     }
 
-    /// Ends the process of a machine that should have none, and removes what it left.
+    /// Ends the process of a machine that should have none, and gives up what it left.
     async fn end_leftover(&self, id: Uuid, folder: &Path) -> io::Result<()> {
         if let Some(process) = find_in_folder(folder, &process_name(id))? {
             process.kill().await?;
         }
-        forget_last_run(folder)
+        put_away(folder)
     }
 
     /// An order may have been cut off while the machine was at rest for it. Harmless to one that

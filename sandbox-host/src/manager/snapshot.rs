@@ -30,14 +30,13 @@ use super::{
     table::{Begun, Paused, Present},
 };
 use crate::{
-    disk::sparse,
+    disk::{Disk, sparse},
     emulator::{Emulator, SavedAs},
     fault,
     image::{Content, FrozenDisk, Making, StoredImage, copy_exact, flatten_disk},
     inventory::Origin,
     machine::{Guest, Machine, SaveFor, Saved, called_off},
     memory::Delta,
-    qemu::DISK_FILE,
     space,
 };
 
@@ -45,8 +44,7 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Source {
     origin: Origin,
-    /// A qcow2 file with its backing files.
-    disk: PathBuf,
+    disk: Disk,
     /// Absent for an image of the disk alone.
     memory: Option<SourceMemory>,
 }
@@ -161,16 +159,23 @@ impl Inner {
                 });
             }
         }
+        let disk =
+            Disk::find(&folder).map_err(|error| self.step("looking for its disk")(error.into()))?;
         let source = Source {
             origin: paused.origin.clone(),
-            disk: folder.join(DISK_FILE),
+            disk,
             memory: (kind == TemplateKind::Snapshot).then(|| SourceMemory {
                 ram_file: self.images.ram_file(&paused.origin),
                 delta: saved.memory(),
                 devices: saved.devices(),
             }),
         };
-        self.make_image(order, begun, &source).await
+        let made = self.make_image(order, begun, &source).await;
+        // Nobody else has it open.
+        if let Err(error) = source.disk.close() {
+            tracing::error!(%error, "an image's source could not be closed");
+        }
+        made
     }
 
     /// Sets aside what an image of a running machine is made of, while that is at rest for a moment.
@@ -181,8 +186,13 @@ impl Inner {
         kind: TemplateKind,
     ) -> Result<Source, HostError> {
         let saved = Saved::in_folder(&self.inventory.folder(machine.id));
-        let disk_mb = physical_mb(&machine.disk()).map_err(self.step("looking at the disk"))?;
-        space::require(self.inventory.root(), space::SPARE_MB + disk_mb)?;
+        let fork_bytes = machine.disk()?.fork_bytes();
+        let fork_bytes =
+            fork_bytes.map_err(|error| self.step("looking at the disk")(error.into()))?;
+        space::require(
+            self.inventory.root(),
+            space::SPARE_MB + fork_bytes / MIB + 1,
+        )?;
         let rest = tokio::select! {
             rest = machine.rest(true, Guest::MustAgree) => rest?,
             () = begun.cancel.cancelled() => {
@@ -197,17 +207,18 @@ impl Inner {
                     .save(SaveFor::Snapshot, begun.cancel.clone())
                     .await?;
             }
-            let (from, to) = (machine.disk(), saved.new_disk());
-            blocking(move || sparse::copy(&from, &to))
-                .await
-                .and_then(|()| fault::point("disk copied"))
+            let saved = saved.clone();
+            let disk = blocking(move || saved.fork_disk()).await;
+            disk.and_then(|disk| fault::point("disk copied").map(|()| disk))
                 .map_err(self.step("copying the disk"))
         };
-        let set_aside = set_aside.await;
-        if let Err(error) = set_aside {
-            self.undo_rest(begun, machine, rest).await;
-            return Err(error);
-        }
+        let disk = match set_aside.await {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.undo_rest(begun, machine, rest).await;
+                return Err(error);
+            }
+        };
         if !self.is_being_destroyed(&begun.cancel)
             && let Err(error) = machine.go_on(Some(rest)).await
         {
@@ -218,7 +229,7 @@ impl Inner {
         }
         Ok(Source {
             origin: machine.origin.clone(),
-            disk: saved.new_disk(),
+            disk,
             memory: (kind == TemplateKind::Snapshot).then(|| SourceMemory {
                 ram_file: self.images.ram_file(&machine.origin),
                 delta: saved.new_memory(),
@@ -253,7 +264,7 @@ impl Inner {
             })?;
             let (content, size) = self.fill_image(&making, begun, source).await?;
             let published = making
-                .publish(&self.boot.setup, content, size)
+                .publish(content, size)
                 .await
                 .map_err(self.step("publishing the image"))?;
             fault::passed(fault::PUBLISHED);
@@ -274,7 +285,10 @@ impl Inner {
         source: &Source,
     ) -> Result<(Content, MachineSize), HostError> {
         let setup = &self.boot.setup;
-        let frozen = FrozenDisk::qcow2(&source.disk);
+        let disk = source.disk.clone();
+        let frozen = blocking(move || Ok(FrozenDisk::from(disk.open()?)))
+            .await
+            .map_err(self.step("opening the disk"))?;
         let size = source.origin.size;
         let Some(memory) = source.memory.clone() else {
             let flat = flatten_disk(setup, &frozen, &making.disk()).await?;
@@ -308,7 +322,8 @@ impl Inner {
 
     /// Room for copies of all that the image is made of.
     fn require_space(&self, source: &Source) -> Result<(), HostError> {
-        let mut needed_mb = physical_mb(&source.disk);
+        let disk_bytes = source.disk.fork_bytes().map_err(io::Error::from);
+        let mut needed_mb = disk_bytes.map(|bytes| bytes / MIB + 1);
         if let Some(memory) = &source.memory {
             for part in [&memory.ram_file, &memory.delta] {
                 needed_mb = needed_mb.and_then(|sum| Ok(sum + physical_mb(part)?));

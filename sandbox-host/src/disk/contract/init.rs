@@ -14,7 +14,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
 };
-use sandbox_core::disk::DiskFacts;
+use sandbox_core::disk::{DiskChoice, DiskFacts};
 
 use super::{Ground, RawGuest, run};
 use crate::disk::{
@@ -99,7 +99,7 @@ fn set_up() -> std::io::Result<()> {
         ..DiskFacts::default()
     };
     facts
-        .choose(Some(DmSnapshot.backend()))
+        .choose(DiskChoice::Only(DmSnapshot.backend()))
         .map(drop)
         .map_err(std::io::Error::other)
 }

@@ -1,0 +1,101 @@
+//! One machine's disk, whichever backend made it.
+
+use std::path::{Path, PathBuf};
+
+use sandbox_core::disk::DiskBackend;
+
+use super::{
+    Base, DiskError, Disks, OpenDisk, dm_snapshot::DmSnapshot, manifest, qcow2::Qcow2,
+    reflink::Reflink,
+};
+
+/// A disk by its folder. Holds nothing open.
+#[derive(Debug, Clone)]
+pub(crate) struct Disk {
+    disks: &'static dyn Disks,
+    folder: PathBuf,
+}
+
+/// What makes a backend's disks.
+pub(super) fn disks_of(backend: DiskBackend) -> &'static dyn Disks {
+    #[cfg(feature = "testkit")]
+    if backend == DiskBackend::DmSnapshot && super::double::in_place() {
+        return &super::double::LoopDisks;
+    }
+    match backend {
+        DiskBackend::Reflink => &Reflink,
+        DiskBackend::Qcow2 => &Qcow2,
+        DiskBackend::DmSnapshot => &DmSnapshot,
+    }
+}
+
+impl Disk {
+    /// See [`Disks::create`].
+    pub(crate) fn create(
+        backend: DiskBackend,
+        folder: &Path,
+        base: &Base,
+        size_bytes: u64,
+    ) -> Result<Self, DiskError> {
+        let disks = disks_of(backend);
+        disks.create(folder, base, size_bytes)?;
+        let folder = folder.to_path_buf();
+        Ok(Self { disks, folder })
+    }
+
+    /// The disk that is in a folder.
+    ///
+    /// # Errors
+    /// [`DiskError::NoDisk`] where there is none.
+    pub(crate) fn find(folder: &Path) -> Result<Self, DiskError> {
+        let disks = disks_of(manifest::read(folder)?.backend);
+        let folder = folder.to_path_buf();
+        Ok(Self { disks, folder })
+    }
+
+    /// See [`Disks::open`].
+    pub(crate) fn open(&self) -> Result<OpenDisk, DiskError> {
+        self.disks.open(&self.folder)
+    }
+
+    /// See [`Disks::close`].
+    pub(crate) fn close(&self) -> Result<(), DiskError> {
+        self.disks.close(&self.folder)
+    }
+
+    /// See [`Disks::fork`].
+    pub(crate) fn fork(&self, to: &Path) -> Result<Self, DiskError> {
+        self.disks.fork(&self.folder, to)?;
+        Ok(Self {
+            disks: self.disks,
+            folder: to.to_path_buf(),
+        })
+    }
+
+    /// See [`Disks::fork_bytes`].
+    pub(crate) fn fork_bytes(&self) -> Result<u64, DiskError> {
+        self.disks.fork_bytes(&self.folder)
+    }
+
+    /// Closes the disk of a folder, if it has one.
+    pub(crate) fn close_in(folder: &Path) -> Result<(), DiskError> {
+        match Self::find(folder) {
+            Ok(disk) => disk.close(),
+            Err(DiskError::NoDisk(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives up the disk of a folder, if it has one: what it holds beside its files, and those.
+    pub(crate) fn destroy_in(folder: &Path) -> Result<(), DiskError> {
+        match Self::find(folder) {
+            Ok(disk) => disk.disks.destroy(folder),
+            // Nothing was ever opened.
+            Err(DiskError::NoDisk(_)) => Ok(()),
+            // Whose it is can't be told any more.
+            Err(_) => DiskBackend::ALL
+                .into_iter()
+                .try_for_each(|backend| disks_of(backend).destroy(folder)),
+        }
+    }
+}
