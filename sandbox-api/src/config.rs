@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
-        let file: File = toml::from_str("data = \"/a\"\npool_size = 7\ndisk_backend = \"qcow2\"\n").unwrap();
+        let file: File =
+            toml::from_str("data = \"/a\"\npool_size = 7\ndisk_backend = \"qcow2\"\n").unwrap();
         let config = Config::combine(args(&["--data", "/b"]), file).unwrap();
         assert_eq!(config.data, PathBuf::from("/b"));
         assert_eq!(config.pool_size, 7);

@@ -193,7 +193,7 @@ pub(crate) struct Template {
     vcpus: u32,
     /// Memory of a sandbox that asks for none, in MiB.
     memory_mb: u32,
-    /// Disk of a sandbox that asks for none, in MiB.
+    /// Disk of a sandbox that asks for none, in MiB. What the template itself takes is `size_bytes`.
     disk_size_mb: u32,
     /// What its files take on the host, in bytes.
     size_bytes: u64,

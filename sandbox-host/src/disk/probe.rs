@@ -10,15 +10,7 @@ use super::{device::dm::DeviceMapper, sparse};
 /// Finds out by trying, for disks in `machines` that start from files in `bases`. Leaves nothing
 /// there.
 pub(crate) fn probe(machines: &Path, bases: &[&Path], qemu_img: &Path) -> DiskFacts {
-    #[cfg(feature = "testkit")]
-    if super::double::in_place() {
-        return DiskFacts {
-            dm_snapshot: true,
-            loop_devices: true,
-            ..DiskFacts::default()
-        };
-    }
-    DiskFacts {
+    let facts = DiskFacts {
         reflink: bases.iter().all(|base| share_blocks(base, machines)),
         qemu_img: qemu_img.is_file(),
         dm_snapshot: DeviceMapper::open().is_ok_and(|mapper| mapper.has_target("snapshot")),
@@ -27,7 +19,13 @@ pub(crate) fn probe(machines: &Path, bases: &[&Path], qemu_img: &Path) -> DiskFa
             .write(true)
             .open("/dev/loop-control")
             .is_ok(),
-    }
+    };
+    #[cfg(feature = "testkit")]
+    let facts = DiskFacts {
+        dm_snapshot: facts.dm_snapshot || super::double::in_place(),
+        ..facts
+    };
+    facts
 }
 
 fn share_blocks(base: &Path, machines: &Path) -> bool {

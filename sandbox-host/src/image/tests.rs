@@ -101,7 +101,6 @@ async fn r19_a_published_image_is_found_again_with_its_true_sizes() {
 #[tokio::test]
 async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
     let id = new_id();
     let (first, second) = (store.begin(id).unwrap(), store.begin(id).unwrap());
@@ -127,7 +126,6 @@ async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
 #[tokio::test]
 async fn an_image_that_is_not_published_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
     let making = store.begin(new_id()).unwrap();
     assert!(
@@ -147,7 +145,6 @@ async fn an_image_that_is_not_published_leaves_nothing() {
 #[tokio::test]
 async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = Arc::new(ImageStore::open(folder.path().to_path_buf()).unwrap());
     let id = new_id();
     assert!(store.lease(id).unwrap().is_none());
@@ -303,7 +300,7 @@ async fn r20_wherever_the_process_dies_while_an_image_grows_the_next_makes_it_wh
 }
 
 /// A snapshot's files; what is in them does not matter here.
-async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Emulator) -> StoredImage {
+async fn snapshot(store: &ImageStore, platform: Emulator) -> StoredImage {
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize {
         disk_size_mb: 64,
@@ -325,7 +322,7 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
         .unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
-    let stored = snapshot(&boot, images.store(), Emulator::of(&boot)).await;
+    let stored = snapshot(images.store(), Emulator::of(&boot)).await;
     let (id, size) = (stored.manifest.id, stored.manifest.size);
     assert_eq!(stored.manifest.content.kind(), TemplateKind::Snapshot);
     assert!((100_000..130_000).contains(&stored.manifest.memory_bytes));
@@ -375,7 +372,7 @@ async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     let error = ensure(image.manifest.id, small).await.unwrap_err();
     assert!(matches!(error, HostError::DiskTooSmall { .. }), "{error}");
 
-    let stored = snapshot(&boot, images.store(), Emulator::of(&boot)).await;
+    let stored = snapshot(images.store(), Emulator::of(&boot)).await;
     let error = ensure(stored.manifest.id, size).await.unwrap_err();
     assert!(error.to_string().contains("64 MiB of disk"), "{error}");
 
@@ -383,7 +380,7 @@ async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     other["qemu_version"] = "0.1".into();
     other["accelerator"] = "another".into();
     let other: Emulator = serde_json::from_value(other).unwrap();
-    let stored = snapshot(&boot, images.store(), other).await;
+    let stored = snapshot(images.store(), other).await;
     let error = ensure(stored.manifest.id, stored.manifest.size)
         .await
         .unwrap_err()
@@ -397,7 +394,7 @@ async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     other["kernel_version"] = "0.1".into();
     other["initramfs"] = "another".into();
     let other: Emulator = serde_json::from_value(other).unwrap();
-    let stored = snapshot(&boot, images.store(), other).await;
+    let stored = snapshot(images.store(), other).await;
     let kept = ensure(stored.manifest.id, stored.manifest.size).await;
     assert!(kept.is_ok(), "{kept:?}");
     assert!(!images.remove_image(MINIMAL_TEMPLATE_ID).await.unwrap());
