@@ -3,7 +3,11 @@
 //! dm-snapshot: what is tested is all that a host does with a disk that is a device. Dm-snapshot's own
 //! part is in `vm_disk.rs`.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and say what they skip"
+)]
 
 mod vm_support;
 
@@ -259,4 +263,31 @@ async fn r9_r12_r18_sandboxes_live_on_block_devices() {
     let mut vm = Fixture::bare(place.path(), asked).await;
     life(&mut vm, DiskBackend::DmSnapshot, |running| running).await;
     vm.end(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_from_before_disks_had_manifests_lives_on() {
+    let mut vm = Fixture::new().await;
+    let (id, paused) = (vm.create().await, vm.create().await);
+    vm.pause(paused).await;
+    let noted = |vm: &Fixture| {
+        let machines = machines(vm);
+        let read = |machine: &PathBuf| fs::read_to_string(machine.join("disk.json")).ok();
+        machines.iter().map(read).collect::<Vec<_>>()
+    };
+    let before = noted(&vm);
+    assert!(before.iter().all(Option::is_some));
+    vm.while_down(async |data| {
+        for machine in fs::read_dir(data.join("machines")).unwrap() {
+            fs::remove_file(machine.unwrap().path().join("disk.json")).unwrap();
+        }
+    })
+    .await;
+    assert_eq!(noted(&vm), before);
+    vm.pause(id).await;
+    for id in [id, paused] {
+        vm.resume(id).await;
+        assert_eq!(vm.run(id, "echo here").await, "here");
+    }
+    vm.end(&[id, paused]).await;
 }

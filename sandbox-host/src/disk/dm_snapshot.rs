@@ -5,6 +5,11 @@
 //! /dev/dm-N ──► snapshot ──► loop, read-only ──► base        one for all machines, by inode
 //!                   └──────► loop ─────────────► disk.cow    sparse, never too small
 //! ```
+//!
+//! The devices go with their last user and are set up again from the manifest, as behind a reboot.
+//!
+//! What the other backends bear and this does not: where the host's disk runs full while a guest
+//! writes, the kernel gives the whole snapshot up.
 
 use std::{
     fs::{self, File},
@@ -121,7 +126,13 @@ impl Disks for DmSnapshot {
             .path(&device_name(machine))
             .map_err(at("looking for a snapshot device"))?;
         let path = match there {
-            Some(path) => path,
+            // Somebody may have had it open as it was closed, and still.
+            Some(path) => {
+                mapper
+                    .keep(&device_name(machine))
+                    .map_err(at("keeping a snapshot device"))?;
+                path
+            }
             None => Self::activate(&mapper, machine, &manifest)?,
         };
         Ok(OpenDisk {

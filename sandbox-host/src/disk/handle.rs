@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use sandbox_core::disk::DiskBackend;
 
 use super::{
-    Base, DiskError, Disks, OpenDisk, dm_snapshot::DmSnapshot, manifest, qcow2::Qcow2,
+    Base, DiskError, Disks, OpenDisk,
+    dm_snapshot::DmSnapshot,
+    manifest::{self, Manifest},
+    qcow2::{self, Qcow2},
     reflink::Reflink,
 };
 
@@ -51,6 +54,24 @@ impl Disk {
         let disks = disks_of(manifest::read(folder)?.backend);
         let folder = folder.to_path_buf();
         Ok(Self { disks, folder })
+    }
+
+    /// Writes down an overlay that was made before disks had manifests, if a folder has one.
+    pub(crate) fn note_overlay(
+        folder: &Path,
+        base: Base,
+        size_bytes: u64,
+    ) -> Result<(), DiskError> {
+        if manifest::exists(folder) || !qcow2::exists(folder) {
+            return Ok(());
+        }
+        let backend = DiskBackend::Qcow2;
+        let manifest = Manifest {
+            backend,
+            base,
+            size_bytes,
+        };
+        manifest::write(folder, &manifest)
     }
 
     /// See [`Disks::open`].

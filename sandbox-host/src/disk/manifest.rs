@@ -41,6 +41,15 @@ pub(super) fn expect(machine: &Path, backend: DiskBackend) -> Result<Manifest, D
     Ok(manifest)
 }
 
+pub(super) fn exists(machine: &Path) -> bool {
+    machine.join(FILE).exists()
+}
+
+/// Says that there is a disk.
+pub(super) fn write(machine: &Path, manifest: &Manifest) -> Result<(), DiskError> {
+    durable::write_json(&machine.join(FILE), manifest).map_err(at("writing a disk's manifest"))
+}
+
 /// Makes a disk and says so. Where that fails, `undo` leaves nothing.
 pub(super) fn make(
     machine: &Path,
@@ -48,14 +57,11 @@ pub(super) fn make(
     make: impl FnOnce() -> Result<(), DiskError>,
     undo: impl FnOnce() -> Result<(), DiskError>,
 ) -> Result<(), DiskError> {
-    let file = machine.join(FILE);
-    if file.exists() {
+    if exists(machine) {
         let there = io::ErrorKind::AlreadyExists.into();
         return Err(at("making a disk")(there));
     }
-    let made = make().and_then(|()| {
-        durable::write_json(&file, manifest).map_err(at("writing a disk's manifest"))
-    });
+    let made = make().and_then(|()| write(machine, manifest));
     if made.is_err() {
         undo()?;
         remove_manifest(machine)?;

@@ -26,6 +26,11 @@ fn disk(machine: &Path) -> PathBuf {
     machine.join("disk.qcow2")
 }
 
+/// Whether a folder has such a disk's file.
+pub(super) fn exists(machine: &Path) -> bool {
+    disk(machine).is_file()
+}
+
 impl Disks for Qcow2 {
     fn backend(&self) -> DiskBackend {
         DiskBackend::Qcow2

@@ -10,7 +10,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use sandbox_core::{
@@ -20,14 +19,10 @@ use sandbox_core::{
     size::MachineSize,
     template::{MINIMAL_TEMPLATE_ID, TemplateKind},
 };
-use tokio::{
-    net::UnixListener,
-    sync::{Mutex, watch},
-    task::spawn_blocking,
-};
+use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
-    IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal,
+    IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal, first_boot,
     manifest::{MANIFEST_FILE, Manifest, Platform},
     outdated, sized,
     store::{Content, ImageStore, Lease, StoredImage},
@@ -37,23 +32,11 @@ use crate::{
     disk::{Base, OpenDisk, create_overlay, sparse},
     durable,
     emulator::{Emulator, SavedAs},
-    folder::SocketFolder,
-    identity,
     inventory::Origin,
-    link::client::GuestClient,
-    qemu::{
-        GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start, console_tail, launch,
-    },
     setup::Setup,
     space,
 };
 
-const STATE_SOCKET: &str = "state.sock";
-
-/// A boot takes some three seconds under emulation; on a machine that is busy with other things
-/// many times that.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// What a boot writes to its memory file and disk, in MiB, beyond which it needs more by its size.
 const BOOT_WRITES_MB: u64 = 256;
 
@@ -145,11 +128,24 @@ impl MemoryImages {
 
     /// The memory that a machine's manifest says it maps.
     pub(crate) fn ram_file(&self, origin: &Origin) -> PathBuf {
-        let folder = match origin.memory_image.parse::<TemplateId>() {
+        self.folder_of(origin).join(MEMORY_FILE)
+    }
+
+    fn folder_of(&self, origin: &Origin) -> PathBuf {
+        match origin.memory_image.parse::<TemplateId>() {
             Ok(snapshot) => self.store.place(snapshot),
             Err(_) => self.root.join(&origin.memory_image),
-        };
-        folder.join(MEMORY_FILE)
+        }
+    }
+
+    /// What the overlay of a machine lies on whose disk has no manifest: nothing else was made then.
+    pub(crate) fn base_of_overlay(&self, origin: &Origin) -> Base {
+        let folder = self.folder_of(origin);
+        if origin.is_snapshot() {
+            Base::raw(folder.join(IMAGE_FILE))
+        } else {
+            frozen_disk(&folder, DiskFormat::Qcow2)
+        }
     }
 
     /// The images that templates name by ID.
@@ -355,35 +351,12 @@ impl MemoryImages {
         .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(step("making a disk"))?;
 
-        let config = MachineConfig {
-            name: format!("sandbox-template-{}", uuid::Uuid::now_v7()),
-            size,
-            accelerator: boot.accelerator,
-            disk: OpenDisk {
-                path: frozen.path,
-                format: frozen.format,
-            },
-            start: Start::Boot {
-                kernel: boot.setup.kernel.image.clone(),
-                initramfs: boot.initramfs.clone(),
-                ram_file: folder.join(MEMORY_FILE),
-                append: KERNEL_PARAMETERS.to_owned(),
-            },
+        let disk = OpenDisk {
+            path: frozen.path,
+            format: frozen.format,
         };
-        let process = KillOnDrop(
-            launch(&boot.setup.qemu, folder, &config, None).map_err(step("starting QEMU"))?,
-        );
-        if let Err(error) = boot_and_save(folder).await {
-            return Err(process.0.own_words_or(folder, error).await);
-        }
-        process.0.kill().await.map_err(step("ending QEMU"))?;
-        for socket in [QMP_SOCKET, GUEST_SOCKET] {
-            fs::remove_file(folder.join(socket)).map_err(step("removing a socket"))?;
-        }
+        first_boot::run(boot, folder, disk, size).await?;
 
-        File::open(folder.join(MEMORY_FILE))
-            .and_then(|file| file.sync_all())
-            .map_err(step("syncing the memory file"))?;
         durable::write_json(&folder.join(MANIFEST_FILE), manifest)
             .map_err(step("writing a manifest"))?;
         durable::publish_folder(folder, place).map_err(step("publishing"))?;
@@ -391,74 +364,6 @@ impl MemoryImages {
         let _ = making.keep();
         Ok(())
     }
-}
-
-/// Quiet, since every line costs time on an emulated serial port; a panic or a triple fault resets
-/// at once, which QEMU turns into its own end.
-const KERNEL_PARAMETERS: &str =
-    "console=ttyS0 quiet panic=-1 reboot=t no_timer_check random.trust_cpu=on";
-
-/// Ends the process also where its task is dropped or fails.
-struct KillOnDrop(MachineProcess);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        self.0.kill_now();
-    }
-}
-
-/// Waits for the agent, lets it settle the disk, stops the guest between two instructions and has
-/// QEMU write the devices' state to the inherited descriptor.
-async fn boot_and_save(folder: &Path) -> Result<(), HostError> {
-    let failed =
-        |what: &str, error: &dyn std::fmt::Display| HostError::Boot(format!("{what}: {error}"));
-    let sockets = SocketFolder::open(folder).map_err(|error| failed("its folder", &error))?;
-    let mut qmp = Qmp::connect(&sockets.path(QMP_SOCKET))
-        .await
-        .map_err(|error| failed("connecting to QEMU", &error))?;
-    let (_running, not_running) = watch::channel(None);
-    let guest = GuestClient::new(sockets.connector(GUEST_SOCKET), not_running);
-    if let Err(error) = guest.wait_ready(BOOT_LIMIT).await {
-        let console = qmp.console().await.unwrap_or_default();
-        return Err(HostError::Boot(format!(
-            "its agent did not answer ({error}); the console's last lines: {}",
-            console_tail(&console)
-        )));
-    }
-    let placeholder = identity::placeholder().map_err(|error| failed("an identity", &error))?;
-    guest
-        .warm_up(placeholder)
-        .await
-        .map_err(|error| failed("warming up", &error))?;
-    guest
-        .prepare_snapshot()
-        .await
-        .map_err(|error| failed("settling the disk", &error))?;
-    // The clones' agents must find nobody connected.
-    guest.disconnect().await;
-    let saved = async {
-        let listener = UnixListener::bind(sockets.path(STATE_SOCKET))?;
-        let file = tokio::fs::File::create_new(folder.join(STATE_FILE)).await?;
-        // A guest that runs is stopped by the saving itself, and its clones run by themselves.
-        let (sent, received) =
-            tokio::join!(qmp.save_devices(STATE_SOCKET), receive(listener, file));
-        sent?;
-        received?;
-        Ok::<_, crate::qemu::QmpError>(())
-    };
-    saved
-        .await
-        .map_err(|error| failed("saving the state", &error))?;
-    fs::remove_file(sockets.path(STATE_SOCKET)).map_err(|error| failed("its folder", &error))
-}
-
-/// Takes one stream to a file and brings it to disk.
-async fn receive(listener: UnixListener, mut file: tokio::fs::File) -> io::Result<()> {
-    let (mut stream, _) = tokio::time::timeout(CONNECT_LIMIT, listener.accept())
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    tokio::io::copy(&mut stream, &mut file).await?;
-    file.sync_all().await
 }
 
 /// A guest can't be given more memory, processors or disk than it has seen.

@@ -12,6 +12,7 @@
 //! ```
 
 mod ext4;
+mod first_boot;
 mod flatten;
 mod initramfs;
 mod manifest;

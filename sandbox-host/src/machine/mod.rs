@@ -9,6 +9,7 @@
 //! ```
 
 mod control;
+mod leftovers;
 mod rest;
 mod saved;
 
@@ -29,7 +30,7 @@ use uuid::Uuid;
 use crate::{
     boot::BootParts,
     disk::{Disk, OpenDisk},
-    durable, fault,
+    fault,
     folder::SocketFolder,
     identity,
     image::MemoryImage,
@@ -40,13 +41,15 @@ use crate::{
     },
     memory::{Delta, Mapping},
     qemu::{
-        GUEST_SOCKET, LOG_FILE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpError, Start,
-        StateFormat, Then, find_in_folder, launch,
+        GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpError, Start, StateFormat,
+        Then, find_in_folder, launch,
     },
     space,
 };
 pub(crate) use control::Ended;
 use control::Request;
+use leftovers::{forget_last_run, put_away_or_log};
+pub(crate) use leftovers::{put_away, remove_machine_folder};
 pub(crate) use rest::{Guest, Rest};
 pub(crate) use saved::{SaveFor, Saved, called_off};
 
@@ -371,40 +374,12 @@ struct Parts<'a> {
     state: &'a File,
 }
 
-/// Removes a machine's folder, after the devices of disks that are in it. Nothing runs there.
-pub(crate) fn remove_machine_folder(folder: &Path) -> std::io::Result<()> {
-    Saved::in_folder(folder).remove_new()?;
-    Disk::destroy_in(folder)?;
-    durable::remove_folder(folder)
-}
-
-/// Closes the disk of a machine whose process has ended, and forgets that process.
-pub(crate) fn put_away(folder: &Path) -> std::io::Result<()> {
-    Disk::close_in(folder)?;
-    forget_last_run(folder)
-}
-
-fn put_away_or_log(machine: Uuid, folder: &Path) {
-    if let Err(error) = put_away(folder) {
-        tracing::warn!(%machine, %error, "a failed start left something");
-    }
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-}
-
-/// Removes from a machine's folder what was its last process's: sockets, and the log, which would
-/// grow from one to the next.
-fn forget_last_run(folder: &Path) -> std::io::Result<()> {
-    for name in [QMP_SOCKET, GUEST_SOCKET, LOG_FILE] {
-        durable::remove_file(&folder.join(name))?;
-    }
-    Ok(())
 }
 
 fn internal(folder: &Path, step: &'static str) -> impl Fn(std::io::Error) -> HostError + use<> {

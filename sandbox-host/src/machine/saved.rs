@@ -141,7 +141,8 @@ impl Machine {
             let dirty = mapping.dirty().map_err(step)?;
             let pages: u64 = dirty.iter().map(|extent| extent.count).sum();
             space::require(&folder, space::SPARE_MB + pages * PAGE_BYTES / MIB + 1)?;
-            let memory = memory::save(&mapping, &dirty, &saved.new_memory(), &|| {
+            let image = File::open(&ram_file).map_err(step)?;
+            let memory = memory::save(&mapping, &image, &dirty, &saved.new_memory(), &|| {
                 called_off(&cancel)
             })
             .map_err(step)?;

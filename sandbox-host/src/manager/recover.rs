@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Inner;
 use crate::{
+    disk::Disk,
     durable,
     inventory::{Manifest, Use},
     machine::{Machine, Saved, process_name, put_away},
@@ -36,6 +37,8 @@ impl Inner {
             };
             in_use.insert(origin.memory_image.clone());
             let folder = self.inventory.folder(id);
+            let base = self.images.base_of_overlay(&origin);
+            Disk::note_overlay(&folder, base, origin.size.disk_bytes())?;
             let found = Manifest {
                 origin: origin.clone(),
                 order,
