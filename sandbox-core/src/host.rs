@@ -185,7 +185,8 @@ pub enum HostError {
     /// What was to become an image can't become one.
     #[error("{0}")]
     BadSource(String),
-    /// A memory image was made by another QEMU, kernel or agent than this host's.
+    /// What was saved can't go on here: by another QEMU, or with an agent that this host does not speak
+    /// with.
     #[error("the snapshot does not fit this host: {0}")]
     Incompatible(String),
     /// It was overtaken by a newer order.

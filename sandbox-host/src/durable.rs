@@ -10,14 +10,27 @@ use serde::Serialize;
 
 /// Writes `content` beside `path`, brings it to disk and renames it into place.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    place(path, content)?;
+    sync_folder(parent(path)?)
+}
+
+/// [`write()`] of a value as JSON, whose name comes to disk with the next write to its folder: that
+/// halves what it costs.
+pub(crate) fn place_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    place(
+        path,
+        &serde_json::to_vec_pretty(value).map_err(io::Error::other)?,
+    )
+}
+
+fn place(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = parent(path)?;
     let mut file = tempfile::Builder::new()
         .prefix(".write-")
         .tempfile_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_data()?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// [`write`] of a value as JSON.

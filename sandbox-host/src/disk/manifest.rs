@@ -45,9 +45,10 @@ pub(super) fn exists(machine: &Path) -> bool {
     machine.join(FILE).exists()
 }
 
-/// Says that there is a disk.
+/// Says that there is a disk. A power cut before the machine's own manifest says that it runs may take
+/// that back.
 pub(super) fn write(machine: &Path, manifest: &Manifest) -> Result<(), DiskError> {
-    durable::write_json(&machine.join(FILE), manifest).map_err(at("writing a disk's manifest"))
+    durable::place_json(&machine.join(FILE), manifest).map_err(at("writing a disk's manifest"))
 }
 
 /// Makes a disk and says so. Where that fails, `undo` leaves nothing.

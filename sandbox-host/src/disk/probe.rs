@@ -8,17 +8,16 @@ use sandbox_core::disk::{DiskBackend, DiskChoice, DiskFacts, NoBackend};
 use super::{device::dm::DeviceMapper, sparse};
 
 /// Finds out by trying, for disks in `machines` that start from files in `bases`. Leaves nothing
-/// there.
+/// there. The kernel may load its modules for it.
 pub(crate) fn probe(machines: &Path, bases: &[&Path], qemu_img: &Path) -> DiskFacts {
     let facts = DiskFacts {
-        reflink: bases.iter().all(|base| share_blocks(base, machines)),
-        qemu_img: qemu_img.is_file(),
         dm_snapshot: DeviceMapper::open().is_ok_and(|mapper| mapper.has_target("snapshot")),
         loop_devices: OpenOptions::new()
             .read(true)
             .write(true)
             .open("/dev/loop-control")
             .is_ok(),
+        ..probe_files(machines, bases, qemu_img)
     };
     #[cfg(feature = "testkit")]
     let facts = DiskFacts {
@@ -26,6 +25,15 @@ pub(crate) fn probe(machines: &Path, bases: &[&Path], qemu_img: &Path) -> DiskFa
         ..facts
     };
     facts
+}
+
+/// As [`probe`], without what is the kernel's.
+fn probe_files(machines: &Path, bases: &[&Path], qemu_img: &Path) -> DiskFacts {
+    DiskFacts {
+        reflink: bases.iter().all(|base| share_blocks(base, machines)),
+        qemu_img: qemu_img.is_file(),
+        ..DiskFacts::default()
+    }
 }
 
 fn share_blocks(base: &Path, machines: &Path) -> bool {
@@ -47,5 +55,9 @@ pub(crate) fn choose(
     bases: &[&Path],
     qemu_img: &Path,
 ) -> Result<DiskBackend, NoBackend> {
-    probe(machines, bases, qemu_img).choose(choice)
+    let facts = match choice {
+        DiskChoice::Only(DiskBackend::DmSnapshot) => probe(machines, bases, qemu_img),
+        _ => probe_files(machines, bases, qemu_img),
+    };
+    facts.choose(choice)
 }
