@@ -40,6 +40,7 @@ mod repair;
 mod rights;
 mod snapshot;
 mod spawn;
+mod survey;
 mod suspend;
 mod templates;
 #[cfg(test)]
