@@ -13,7 +13,6 @@ use crate::{
         survey::{Survey, Word},
     },
     error::Error,
-    host::ReportNumber,
     id::{SandboxId, TemplateId},
     planted::{Bug, planted},
     reconcile::{Action, Breach, HostView, Preview, Silence, check, plan},
@@ -33,7 +32,6 @@ pub(super) struct Memory {
     pub(super) unknown_since: BTreeMap<SandboxId, Timestamp>,
     pub(super) unknown_images_since: BTreeMap<TemplateId, Timestamp>,
     swept_at: Option<Timestamp>,
-    pub(super) newest: Option<ReportNumber>,
     /// When this engine last told the others that it hears the host.
     pub(super) noted_at: Option<Timestamp>,
     pub(super) silence: Option<Silence>,

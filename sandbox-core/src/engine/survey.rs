@@ -1,6 +1,9 @@
 //! What a round of the reconciler looks at: all records, then the host, in this order.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     clock::Timestamp,
@@ -76,13 +79,13 @@ impl Inner {
     ) -> Result<Survey, Error> {
         // Templates, sandboxes, the host, in this order: see `reconcile`.
         let early = match planted(Bug::HostBeforeStore) {
-            true => Some(self.report().await?),
+            true => Some(self.report().await),
             false => None,
         };
         let mut templates = self.all_templates_there_are().await?;
         let mut records = self.all_records().await?;
         let report = match early {
-            Some(report) => Ok(report),
+            Some(report) => report,
             None => self.report().await,
         };
         let now = self.now();
@@ -118,7 +121,7 @@ impl Inner {
     async fn hear(
         &self,
         memory: &mut Memory,
-        report: Result<HostReport, Error>,
+        report: Result<Option<HostReport>, Error>,
         now: Timestamp,
     ) -> Result<Word, Error> {
         let patience = self.config.host_silence;
@@ -138,13 +141,10 @@ impl Inner {
                 };
             }
         };
-        let newest = memory.newest.filter(|_| !planted(Bug::StaleTrusted));
-        if matches!(Heard::of(&report, newest), Heard::Stale) {
-            tracing::warn!(number = ?report.number(), "an old report of the host is left aside");
-            return Ok(Word::Stale);
-        }
-        memory.newest = Some(report.number());
         memory.silence = None;
+        let Some(report) = report else {
+            return Ok(Word::Stale);
+        };
         // Often enough that nobody takes the host for silent who can't hear it himself.
         let every = patience / 6;
         if memory.noted_at.is_none_or(|at| now >= later(at, every)) {
@@ -161,16 +161,28 @@ impl Inner {
         Ok(Word::Report(report))
     }
 
-    /// The host's report. One that hangs must not end the reconciling of everything else.
-    pub(super) async fn report(&self) -> Result<HostReport, Error> {
-        tokio::select! {
+    /// The host's report; `None` where it came after a newer one. One that hangs must not end the
+    /// reconciling of everything else.
+    pub(super) async fn report(&self) -> Result<Option<HostReport>, Error> {
+        let report = tokio::select! {
             biased;
-            report = self.host.list_sandboxes() => report.map_err(errors::from_host),
-            () = self.clock.sleep(REPORT_TIMEOUT) => Err(Error::Unavailable(format!(
+            report = self.host.list_sandboxes() => report.map_err(errors::from_host)?,
+            () = self.clock.sleep(REPORT_TIMEOUT) => return Err(Error::Unavailable(format!(
                 "the host gave no report within {} s",
                 REPORT_TIMEOUT.as_secs()
             ))),
+        };
+        let mut newest = self
+            .newest_report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = newest.filter(|_| !planted(Bug::StaleTrusted));
+        if matches!(Heard::of(&report, known), Heard::Stale) {
+            tracing::warn!(number = ?report.number(), "an old report of the host is left aside");
+            return Ok(None);
         }
+        *newest = Some(report.number());
+        Ok(Some(report))
     }
 
     async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {

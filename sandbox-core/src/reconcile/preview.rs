@@ -20,7 +20,10 @@ pub struct Preview {
     pub sandboxes: u64,
     /// Templates that were looked at.
     pub templates: u64,
-    /// The plan.
+    /// How many actions the plan has.
+    pub actions_total: u64,
+    /// The first [`ACTIONS_MAX`](Self::ACTIONS_MAX) of them, and before all others those that break a
+    /// rule.
     pub actions: Vec<PlannedAction>,
 }
 
@@ -37,6 +40,9 @@ pub struct PlannedAction {
 }
 
 impl Preview {
+    /// The most actions that are told.
+    pub const ACTIONS_MAX: usize = 500;
+
     /// A plan as it is shown.
     pub(crate) fn new(
         host_id: HostId,
@@ -52,6 +58,17 @@ impl Preview {
                 .filter(move |breach| breach.action == number);
             of.map(ToString::to_string).collect()
         };
+        let mut told: Vec<PlannedAction> = actions
+            .iter()
+            .enumerate()
+            .map(|(number, action)| PlannedAction {
+                about: action.about().to_string(),
+                does: action.to_string(),
+                breaks: broken(number),
+            })
+            .collect();
+        told.sort_by_key(|action| action.breaks.is_empty());
+        told.truncate(Self::ACTIONS_MAX);
         Self {
             host_id,
             planned_at,
@@ -65,15 +82,8 @@ impl Preview {
             },
             sandboxes: looked_at.0 as u64,
             templates: looked_at.1 as u64,
-            actions: actions
-                .iter()
-                .enumerate()
-                .map(|(number, action)| PlannedAction {
-                    about: action.about().to_string(),
-                    does: action.to_string(),
-                    breaks: broken(number),
-                })
-                .collect(),
+            actions_total: actions.len() as u64,
+            actions: told,
         }
     }
 }
