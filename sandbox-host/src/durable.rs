@@ -56,11 +56,21 @@ pub(crate) fn publish_folder(finished: &Path, place: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a folder with all in it; one that is not there is no error.
+/// Removes a folder with all in it; one that is not there is no error. Work that was given up may put
+/// the last of its files into it meanwhile.
 pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    const ATTEMPTS_MAX: usize = 8;
+    let mut attempt = 1;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == io::ErrorKind::DirectoryNotEmpty && attempt < ATTEMPTS_MAX =>
+            {
+                attempt += 1;
+            }
+            other => return other,
+        }
     }
 }
 

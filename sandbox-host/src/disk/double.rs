@@ -49,13 +49,22 @@ fn losetup(args: &[&str], file: Option<&Path>) -> Result<String, DiskError> {
     Err(at("running losetup")(io::Error::other(words)))
 }
 
-/// The devices on a file.
+/// The devices on a file, which may be gone already.
 fn devices(file: &Path) -> Result<Vec<String>, DiskError> {
-    if !file.exists() {
-        return Ok(Vec::new());
-    }
-    let said = losetup(&["--noheadings", "--output", "NAME", "-j"], Some(file))?;
-    Ok(said.lines().map(str::to_owned).collect())
+    let said = losetup(
+        &[
+            "--list",
+            "--noheadings",
+            "--raw",
+            "--output",
+            "NAME,BACK-FILE",
+        ],
+        None,
+    )?;
+    let file = file.to_string_lossy().into_owned();
+    let named = said.lines().filter_map(|line| line.split_once(' '));
+    let ours = named.filter(|(_, back)| back.starts_with(&file));
+    Ok(ours.map(|(device, _)| device.to_owned()).collect())
 }
 
 impl Disks for LoopDisks {

@@ -1,8 +1,13 @@
 //! One machine's disk, whichever backend made it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use sandbox_core::disk::DiskBackend;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Base, DiskError, Disks, OpenDisk,
@@ -74,6 +79,27 @@ impl Disk {
         manifest::write(folder, &manifest)
     }
 
+    /// [`create`](Self::create) and [`open`](Self::open), on another thread. Where nobody waits for
+    /// it any more, the disk is destroyed behind it: whoever removes its folder meanwhile can't see
+    /// what is about to be made.
+    pub(crate) async fn create_open(
+        backend: DiskBackend,
+        folder: &Path,
+        base: &Base,
+        size_bytes: u64,
+    ) -> io::Result<OpenDisk> {
+        let (folder, base) = (folder.to_path_buf(), base.clone());
+        let make = move || Self::create(backend, &folder, &base, size_bytes);
+        in_background(make, |disk| disk.disks.destroy(&disk.folder)).await
+    }
+
+    /// [`open`](Self::open), on another thread. Where nobody waits for it any more, the disk is closed
+    /// behind it.
+    pub(crate) async fn open_in_background(&self) -> io::Result<OpenDisk> {
+        let disk = self.clone();
+        in_background(move || Ok(disk), Self::close).await
+    }
+
     /// See [`Disks::open`].
     pub(crate) fn open(&self) -> Result<OpenDisk, DiskError> {
         self.disks.open(&self.folder)
@@ -119,4 +145,23 @@ impl Disk {
                 .try_for_each(|backend| disks_of(backend).destroy(folder)),
         }
     }
+}
+
+async fn in_background(
+    make: impl FnOnce() -> Result<Disk, DiskError> + Send + 'static,
+    give_up: fn(&Disk) -> Result<(), DiskError>,
+) -> io::Result<OpenDisk> {
+    let nobody_waits = CancellationToken::new();
+    let _until_dropped = nobody_waits.clone().drop_guard();
+    let work = move || {
+        let disk = make()?;
+        let open = disk.open();
+        // From here on it is there for all to see.
+        if nobody_waits.is_cancelled() {
+            give_up(&disk)?;
+        }
+        open
+    };
+    let opened = spawn_blocking(work).await.map_err(io::Error::other)?;
+    Ok(opened?)
 }

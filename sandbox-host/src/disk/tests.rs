@@ -257,3 +257,42 @@ fn r9_a_disk_is_found_closed_and_destroyed_by_its_folder_alone() {
         assert!(fs::read_dir(&machine).unwrap().next().is_none());
     }
 }
+
+#[test]
+fn r9_a_disk_that_nobody_waits_for_any_more_leaves_no_device() {
+    if !is_root() {
+        return;
+    }
+    super::double::put_in_place_of_dm_snapshot();
+    let place = tempfile::tempdir().unwrap();
+    let base = Base::raw(place.path().join("base"));
+    File::create(&base.path)
+        .unwrap()
+        .set_len(DISK_BYTES)
+        .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut abandoned = 0;
+    runtime.block_on(async {
+        for round in 0..30_u64 {
+            let machine = place.path().join(format!("machine-{round}"));
+            fs::create_dir(&machine).unwrap();
+            let backend = DiskBackend::DmSnapshot;
+            let given_up = std::time::Duration::from_millis(round % 15 * 2);
+            let making = Disk::create_open(backend, &machine, &base, DISK_BYTES);
+            let made = tokio::time::timeout(given_up, making).await;
+            abandoned += u32::from(made.is_err());
+            // What whoever has given it up does, while it may still be made.
+            Disk::destroy_in(&machine).unwrap();
+            crate::durable::remove_folder(&machine).unwrap();
+        }
+    });
+    assert!(abandoned > 0, "all of them were too fast");
+    // Waits for the threads that make them.
+    drop(runtime);
+    let place = place.path().to_string_lossy().into_owned();
+    for device in fs::read_dir("/sys/block").unwrap() {
+        let device = device.unwrap().path();
+        let file = fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();
+        assert!(!file.starts_with(&place), "{}: {file}", device.display());
+    }
+}

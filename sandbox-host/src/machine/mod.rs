@@ -94,13 +94,8 @@ impl Machine {
         folder: PathBuf,
     ) -> Result<Self, HostError> {
         let internal = |step| internal(&folder, step);
-        let (backend, base, bytes) = (
-            boot.disk_backend,
-            image.base().clone(),
-            image.size.disk_bytes(),
-        );
-        let place = folder.clone();
-        let disk = blocking(move || Ok(Disk::create(backend, &place, &base, bytes)?.open()?))
+        let bytes = image.size.disk_bytes();
+        let disk = Disk::create_open(boot.disk_backend, &folder, image.base(), bytes)
             .await
             .map_err(internal("making a disk"))?;
         let state = image
@@ -148,8 +143,9 @@ impl Machine {
         let state = File::open(saved.devices()).map_err(internal("opening the saved devices"))?;
         let delta = Delta::open(&saved.memory()).map_err(internal("opening the saved memory"))?;
         forget_last_run(&folder).map_err(internal("removing a socket"))?;
-        let place = folder.clone();
-        let disk = blocking(move || Ok(Disk::find(&place)?.open()?))
+        let disk = Disk::find(&folder)
+            .map_err(|error| internal("looking for its disk")(error.into()))?
+            .open_in_background()
             .await
             .map_err(internal("opening its disk"))?;
         let parts = Parts {
@@ -372,14 +368,6 @@ struct Parts<'a> {
     disk: OpenDisk,
     ram_file: PathBuf,
     state: &'a File,
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 fn internal(folder: &Path, step: &'static str) -> impl Fn(std::io::Error) -> HostError + use<> {

@@ -285,10 +285,8 @@ impl Inner {
         source: &Source,
     ) -> Result<(Content, MachineSize), HostError> {
         let setup = &self.boot.setup;
-        let disk = source.disk.clone();
-        let frozen = blocking(move || Ok(FrozenDisk::from(disk.open()?)))
-            .await
-            .map_err(self.step("opening the disk"))?;
+        let opened = source.disk.open_in_background().await;
+        let frozen = FrozenDisk::from(opened.map_err(self.step("opening the disk"))?);
         let size = source.origin.size;
         let Some(memory) = source.memory.clone() else {
             let flat = flatten_disk(setup, &frozen, &making.disk()).await?;
