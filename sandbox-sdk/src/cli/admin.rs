@@ -55,8 +55,8 @@ fn lines(plan: &Preview) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
     use sandbox_core::{
+        clock::Timestamp,
         host::ReportNumber,
         id::HostId,
         reconcile::{PlannedAction, Preview},
@@ -72,7 +72,7 @@ mod tests {
         };
         let mut plan = Preview {
             host_id: HostId::from_uuid(Uuid::nil()),
-            planned_at: DateTime::UNIX_EPOCH,
+            planned_at: Timestamp::UNIX_EPOCH,
             report: Some(ReportNumber {
                 epoch: 3,
                 sequence: 9,
@@ -90,7 +90,7 @@ mod tests {
         plan.actions.clear();
         plan.actions_total = 0;
         plan.report = None;
-        plan.silent_since = Some(DateTime::UNIX_EPOCH);
+        plan.silent_since = Some(Timestamp::UNIX_EPOCH);
         let told = super::lines(&plan).join("\n");
         assert!(told.contains("silent since 1970-01-01"), "{told}");
         assert!(told.ends_with("nothing to do"), "{told}");
