@@ -73,3 +73,29 @@ fn choose_backend(
     tracing::debug!(backend = %chosen, "chose what makes disks");
     Ok(chosen)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::tests::{Mounted, is_root};
+
+    #[tokio::test]
+    async fn r48_a_backend_that_can_not_be_had_is_refused_with_the_reason() {
+        if !is_root() {
+            return;
+        }
+        let ext4 = Mounted::new(128, &["mke2fs", "-q", "-t", "ext4", "-m", "0"]);
+        let asked = DiskChoice::Only(DiskBackend::Reflink);
+        let refused = BootParts::prepare(&ext4.place, None, asked).await;
+        let Err(HostError::NotSetUp { missing, mend }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            missing.contains("reflink") && missing.contains("XFS"),
+            "{missing}"
+        );
+        assert!(mend.contains("auto"), "{mend}");
+        let boot = BootParts::prepare(&ext4.place, None, DiskChoice::Auto).await;
+        assert_eq!(boot.unwrap().disk_backend, DiskBackend::Qcow2);
+    }
+}

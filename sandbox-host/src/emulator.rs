@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn emulator(changed: serde_json::Value) -> Emulator {
+    fn emulator(changed: &serde_json::Value) -> Emulator {
         let mut all = json!({ "machine_type": "pc", "accelerator": "tcg", "qemu_version": "7.2" });
         for (name, value) in changed.as_object().unwrap() {
             all[name] = value.clone();
@@ -123,30 +123,30 @@ mod tests {
 
     #[test]
     fn r12_only_what_a_saved_memory_does_not_bring_along_must_be_the_same() {
-        let here = emulator(json!({}));
+        let here = emulator(&json!({}));
         // As older releases wrote it down.
-        let more = emulator(json!({ "kernel_version": "6.1", "initramfs": "abc" }));
+        let more = emulator(&json!({ "kernel_version": "6.1", "initramfs": "abc" }));
         assert!(here.check(&more, SavedAs::Template).is_ok());
         for change in [
             json!({ "machine_type": "other" }),
             json!({ "accelerator": "kvm" }),
             json!({ "qemu_version": "8.0" }),
         ] {
-            let saved = emulator(change);
+            let saved = emulator(&change);
             let error = here.check(&saved, SavedAs::Template).unwrap_err();
             let error = error.to_string();
             for part in [saved.to_string().as_str(), "7.2", "again here"] {
                 assert!(error.contains(part), "{part}: {error}");
             }
         }
-        let error = here.check(&emulator(json!({ "qemu_version": "8" })), SavedAs::Sandbox);
+        let error = here.check(&emulator(&json!({ "qemu_version": "8" })), SavedAs::Sandbox);
         assert!(error.unwrap_err().to_string().contains("image of its disk"));
     }
 
     #[test]
     fn a_processor_counts_where_both_are_known() {
-        let of = |cpu: &str| emulator(json!({ "accelerator": "kvm", "cpu": cpu }));
-        let unknown = emulator(json!({ "accelerator": "kvm" }));
+        let of = |cpu: &str| emulator(&json!({ "accelerator": "kvm", "cpu": cpu }));
+        let unknown = emulator(&json!({ "accelerator": "kvm" }));
         assert!(of("a").check(&of("a"), SavedAs::Sandbox).is_ok());
         assert!(of("a").check(&unknown, SavedAs::Sandbox).is_ok());
         let error = of("a").check(&of("b"), SavedAs::Sandbox).unwrap_err();

@@ -70,6 +70,8 @@ impl Saved {
     /// Sets a fork of the machine's disk aside, which nobody writes to meanwhile. Blocks.
     pub(crate) fn fork_disk(&self) -> io::Result<Disk> {
         let disk = Disk::find(&self.folder)?;
+        // What another attempt left would be in the way.
+        self.remove_aside()?;
         fs::create_dir(self.aside())?;
         Ok(disk.fork(&self.aside())?)
     }
@@ -90,6 +92,10 @@ impl Saved {
     pub(crate) fn remove_new(&self) -> io::Result<()> {
         durable::remove_file(&self.new_memory())?;
         durable::remove_file(&self.new_devices())?;
+        self.remove_aside()
+    }
+
+    fn remove_aside(&self) -> io::Result<()> {
         Disk::destroy_in(&self.aside())?;
         durable::remove_folder(&self.aside())
     }

@@ -38,7 +38,9 @@ impl Inner {
             in_use.insert(origin.memory_image.clone());
             let folder = self.inventory.folder(id);
             let base = self.images.base_of_overlay(&origin);
-            Disk::note_overlay(&folder, base, origin.size.disk_bytes())?;
+            if let Err(error) = Disk::note_overlay(&folder, base, origin.size.disk_bytes()) {
+                tracing::warn!(machine = %id, %error, "a disk could not be written down");
+            }
             let found = Manifest {
                 origin: origin.clone(),
                 order,
