@@ -241,6 +241,36 @@ async fn waiting_clones(vm: &mut Fixture) {
     assert_eq!(loop_devices(vm), 0);
 }
 
+/// What a host leaves that is killed in the middle of a create and of a snapshot goes with the next
+/// start, and no more than that.
+async fn left_by_a_killed_host(vm: &mut Fixture) {
+    let id = vm.create().await;
+    let running = machines(vm).remove(0);
+    vm.while_down(async |data| {
+        let name = running.file_name().unwrap().to_str().unwrap();
+        let set_aside = running.join(format!(".aside-{name}"));
+        let creating = data.join(format!("machines/{}", uuid::Uuid::new_v4()));
+        for folder in [&set_aside, &creating] {
+            fs::create_dir(folder).unwrap();
+            fs::copy(running.join("disk.json"), folder.join("disk.json")).unwrap();
+            let disk = folder.join("disk.raw");
+            fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+            tool("losetup", &["--find", disk.to_str().unwrap()]);
+        }
+        let manifest = fs::read(running.join("manifest.json")).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        manifest["use"]["state"] = "creating".into();
+        fs::write(creating.join("manifest.json"), manifest.to_string()).unwrap();
+    })
+    .await;
+    assert_eq!(machines(vm), [running]);
+    assert!(vm.machine_files().iter().all(|name| !name.starts_with('.')));
+    assert_eq!(loop_devices(vm), 1);
+    assert_eq!(vm.run(id, "echo here").await, "here");
+    vm.host.destroy_sandbox(id, 1).await.unwrap();
+    assert_eq!(loop_devices(vm), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r9_r12_r18_sandboxes_live_on_shared_blocks() {
     if !is_root() {
@@ -262,6 +292,7 @@ async fn r9_r12_r18_sandboxes_live_on_block_devices() {
     let asked = DiskChoice::Only(DiskBackend::DmSnapshot);
     let mut vm = Fixture::bare(place.path(), asked).await;
     life(&mut vm, DiskBackend::DmSnapshot, |running| running).await;
+    left_by_a_killed_host(&mut vm).await;
     vm.end(&[]).await;
 }
 
