@@ -396,6 +396,22 @@ async fn r27_an_import_is_answered_at_once_or_when_it_is_done() {
     failure(refused, 400, "invalid_request").await;
 }
 
+/// What an import holds is not in its request, so the simulated host must not refuse by it.
+#[tokio::test]
+async fn r43_an_import_onto_the_smallest_disk_in_the_document_is_one_that_is_done() {
+    let server = Server::start().await;
+    let document = serde_json::to_value(sandbox_api::openapi()).unwrap();
+    let body = "/components/schemas/ImportBody/properties/disk_size_mb/minimum";
+    let least = document.pointer(body).unwrap();
+    let source = json!({"type": "directory", "path": "/srv/root"});
+    let body = json!({"name": "least", "source": source, "disk_size_mb": least});
+    let made = server.post("/v1/admin/templates?wait=true", body).await;
+    assert_eq!(&answer(made, 201).await["disk_size_mb"], least);
+    let body = json!({"template": "least"});
+    let sandbox = answer(server.post("/v1/sandboxes", body).await, 201).await;
+    assert_eq!(&sandbox["disk_size_mb"], least);
+}
+
 #[tokio::test]
 async fn r42_bad_requests_are_refused_by_name_and_change_nothing() {
     let server = Server::start().await;
