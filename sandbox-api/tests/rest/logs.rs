@@ -136,15 +136,37 @@ async fn r33_r47_a_failure_is_found_by_its_error_id_and_names_its_request() {
 }
 
 #[tokio::test]
+async fn r33_r47_so_is_a_failure_over_tarpc() {
+    let (log, _guard) = Log::begin();
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let client = client_of(&server, folder.path()).await;
+    let broken = HostError::Internal("/var/lib/sandbox is gone".to_owned());
+    server.host.fail(Call::Create, When::Before, broken);
+    let told = client.create().await.unwrap_err().to_string();
+    assert!(!told.contains("/var"), "{told}");
+    let line = log.line("a request failed");
+    let error_id = line["fields"]["error_id"].as_str().unwrap();
+    assert!(told.contains(error_id), "{told}");
+    assert!(line["fields"]["detail"].as_str().unwrap().contains("gone"));
+    assert!(spanned(&line, "request", "request_id").starts_with("req-"));
+}
+
+/// A client of the server's other door.
+async fn client_of(server: &Server, folder: &Path) -> Client {
+    let address = format!("unix:{}", folder.join("socket").display());
+    let door = Listener::bind(&address).await.unwrap();
+    let remote = rpc::Server::new(server.api(), None);
+    tokio::spawn(async move { remote.serve(door, std::future::pending()).await });
+    Client::connect(address).await.unwrap()
+}
+
+#[tokio::test]
 async fn r47_a_request_over_tarpc_is_joined_to_its_operation_too() {
     let (log, _guard) = Log::begin();
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let address = format!("unix:{}", folder.path().join("socket").display());
-    let door = Listener::bind(&address).await.unwrap();
-    let remote = rpc::Server::new(server.api(), None);
-    tokio::spawn(async move { remote.serve(door, std::future::pending()).await });
-    let client = Client::connect(address).await.unwrap();
+    let client = client_of(&server, folder.path()).await;
     let sandbox = client.create().await.unwrap();
     let made = log.line("the operation is done");
     let create = spanned(&made, "request", "request_id").to_owned();

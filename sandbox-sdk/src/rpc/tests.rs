@@ -11,10 +11,12 @@ use sandbox_core::{
     caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     error::Error,
+    host::HostError,
     id::SandboxId,
+    operation::OperationStatus,
     process::ProcessSpec,
     sandbox::{CreateSandbox, PageRequest, SandboxFilter},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{Call, MemoryStore, SimClock, SimHost, When},
     wire::{ClientCodec, ClientHello, FRAME_MAX_BYTES, FrameLimit, Heard, Refusal, ServerCodec},
 };
 use sandbox_host::rpc::Listener;
@@ -29,14 +31,19 @@ use super::{
 };
 
 async fn api() -> Arc<dyn Api> {
+    api_and_host().await.0
+}
+
+async fn api_and_host() -> (Arc<dyn Api>, SimHost) {
     let clock = Arc::new(SimClock::new());
+    let host = SimHost::new(clock.clone());
     let parts = Parts {
         store: Arc::new(MemoryStore::new()),
-        host: Arc::new(SimHost::new(clock.clone())),
+        host: Arc::new(host.clone()),
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default()).await.unwrap();
-    Arc::new(engine.api(Caller::admin(Actor::app())))
+    (Arc::new(engine.api(Caller::admin(Actor::app()))), host)
 }
 
 /// A server on a unix socket.
@@ -196,4 +203,53 @@ async fn requests_sent_again_join_the_first_also_from_another_connection() {
         assert_eq!(piece, "xxx");
     }
     assert_eq!(api.processes(id).await.unwrap().len(), 1);
+}
+
+/// What must never reach a client.
+const SECRET: &str = "/var/lib/sandbox SELECT 10.0.0.1";
+
+#[tokio::test]
+async fn r33_what_the_platform_says_to_itself_is_not_told_to_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let (api, host) = api_and_host().await;
+    serve(Server::new(Arc::clone(&api), None), &path).await;
+    let client = stranger(&path).await;
+    let now = context::current;
+    let welcome = client.hello(now(), hello(PROTOCOL_VERSION)).await;
+    welcome.unwrap().unwrap();
+    let broken = || HostError::Internal(SECRET.to_owned());
+
+    host.fail(Call::Create, When::Before, broken());
+    let create = client.create(now(), CreateSandbox::default(), "1".to_owned());
+    let Err(Error::Host(words)) = create.await.unwrap() else {
+        panic!("the host fails");
+    };
+    assert!(
+        words.starts_with("the host could not do it (err-"),
+        "{words}"
+    );
+
+    host.fail(Call::Create, When::Before, broken());
+    let begun = client.begin_create(now(), CreateSandbox::default(), "2".to_owned());
+    let operation = begun.await.unwrap().unwrap().operation.unwrap();
+    let ended = client.wait_operation(now(), operation).await;
+    let told = OperationStatus::Failed {
+        error: Error::Host("the host could not do it".to_owned()),
+    };
+    assert_eq!(ended.unwrap().unwrap().status, told);
+    // Those within have it all.
+    let OperationStatus::Failed { error } = api.operation(operation).await.unwrap().status else {
+        panic!("it failed");
+    };
+    assert!(error.to_string().contains(SECRET), "{error}");
+
+    let id = api.create(CreateSandbox::default()).await.unwrap().id;
+    host.fail(Call::Pause, When::Before, broken());
+    let paused = client.pause(now(), Uuid::now_v7(), id).await.unwrap();
+    let words = paused.unwrap_err().to_string();
+    assert!(
+        words.contains("err-") && !words.contains("SELECT"),
+        "{words}"
+    );
 }

@@ -5,6 +5,7 @@ mod door;
 mod pieces;
 mod requests;
 mod service;
+mod told;
 mod waiting;
 
 use std::{fmt, future::Future, io, sync::Arc};
