@@ -11,6 +11,7 @@ mod random;
 mod recovery;
 mod rights;
 mod settle;
+mod silence;
 mod snapshot;
 mod suspend;
 mod takeover;
@@ -24,7 +25,7 @@ use crate::{
     host::HostError,
     id::OperationId,
     operation::{OperationRecord, OperationStatus},
-    sandbox::{CreateSandbox, PageRequest, SandboxFilter, SandboxState},
+    sandbox::{CreateSandbox, OnTimeout, PageRequest, SandboxFilter, SandboxState},
     sim::{MemoryStore, SimClock, SimHost},
 };
 
