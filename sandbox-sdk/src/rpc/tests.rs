@@ -123,6 +123,8 @@ async fn r39_a_team_s_key_opens_what_is_its_team_s_and_nothing_else() {
     let all = team.all_templates(now(), None, TemplatePageRequest::default());
     let refused = all.await.unwrap().unwrap_err();
     assert!(matches!(refused, Error::Forbidden(_)), "{refused:?}");
+    let plan = team.reconciler_plan(now()).await.unwrap().unwrap_err();
+    assert!(matches!(plan, Error::Forbidden(_)), "{plan:?}");
     let minimal = team.delete_template(now(), Uuid::now_v7(), "minimal".to_owned());
     minimal.await.unwrap().unwrap_err();
 

@@ -263,7 +263,8 @@ impl ControlPlane for Service {
     }
 
     async fn reconciler_plan(self, _: Context) -> Result<Preview, Error> {
-        self.api()?.reconciler_plan().await
+        self.ask(|api| async move { api.reconciler_plan().await })
+            .await
     }
 
     async fn delete_template(self, _: Context, request: Uuid, name: String) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use sandbox_core::{
     id::{OperationId, TemplateId},
     operation::{OperationRecord, OperationStatus},
     process::{ExecOutput, Output, ProcessInfo, Started},
+    reconcile::Preview,
     sandbox::{Page, SandboxRecord},
     template::{TemplatePage, TemplateRecord, TemplateUse},
 };
@@ -102,6 +103,7 @@ tell_all!(
     FileStat,
     OperationId,
     Output,
+    Preview,
     Started,
     TemplatePage,
     TemplateRecord,
