@@ -243,8 +243,8 @@ async fn r25_r26_administrators_see_who_uses_a_template_and_a_used_one_is_not_lo
     .await;
     failure(
         server.delete("/v1/snapshots/minimal").await,
-        400,
-        "invalid_request",
+        403,
+        "forbidden",
     )
     .await;
 }
