@@ -5,6 +5,7 @@ mod destroy;
 mod exec;
 mod guest;
 mod import;
+mod model;
 mod observe;
 mod platform_templates;
 mod random;
