@@ -77,7 +77,7 @@ pub struct Args {
     )]
     pub database_url: Option<String>,
 
-    /// Wake workers up through this Redis instead of within the daemon
+    /// Wake workers up through this Redis instead of within the daemon: not yet, and refused
     #[arg(
         long,
         env = "SANDBOX_REDIS_URL",
@@ -224,9 +224,12 @@ pub enum ConfigError {
     /// There is not one host.
     #[error(transparent)]
     Host(#[from] HostChoiceError),
-    /// This program was built without it.
-    #[error("{0} is not built into this program: leave it out")]
-    NotBuilt(&'static str),
+    /// It is a name for what is still to come.
+    #[error(
+        "--redis-url (SANDBOX_REDIS_URL, `redis_url`): this version has no queue on Redis yet; leave \
+         it out, and the daemon wakes its workers itself"
+    )]
+    NoRedisYet,
 }
 
 impl Config {
@@ -259,7 +262,7 @@ impl Config {
     fn combine(args: Args, file: File) -> Result<Self, ConfigError> {
         const POOL_SIZE: usize = 2;
         if args.redis_url.or(file.redis_url).is_some() {
-            return Err(ConfigError::NotBuilt("Redis (--redis-url)"));
+            return Err(ConfigError::NoRedisYet);
         }
         let host = HostAddress::choose(
             args.no_local_host || file.no_local_host == Some(true),
@@ -330,10 +333,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_clearly() {
-        let all = ["--data", "/a", "--redis-url", "redis://x"];
-        let error = Config::load(args(&all)).unwrap_err().to_string();
-        assert!(error.contains("not built"), "{error}");
+    fn what_is_not_there_yet_is_refused_by_name_with_what_to_do() {
+        let all = ["--data", "/a", "--redis-url", "redis://user:word@x"];
+        let by_flag = Config::load(args(&all)).unwrap_err().to_string();
+        let file = toml::from_str("redis_url = \"redis://x\"\n").unwrap();
+        let by_file = Config::combine(args(&["--data", "/a"]), file).unwrap_err();
+        assert_eq!(by_flag, by_file.to_string());
+        for words in ["--redis-url", "no queue on Redis yet", "leave it out"] {
+            assert!(by_flag.contains(words), "{by_flag}");
+        }
+        assert!(!by_flag.contains("user:word"), "{by_flag}");
     }
 
     #[test]

@@ -9,6 +9,15 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use sandbox_core::host::HostError;
 
+/// Why a data folder is none.
+pub(super) fn unusable(data: &Path, error: &std::io::Error) -> HostError {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    HostError::NotSetUp {
+        missing: format!("the data folder {} can't be used: {error}", data.display()),
+        mend: "make it a folder that this user may write to, or name another".to_owned(),
+    }
+}
+
 /// The right to use a data folder, which one process at a time has. The kernel drops it with the
 /// process, however that ends.
 #[derive(Debug)]
@@ -20,7 +29,8 @@ impl FolderLock {
     /// Takes it.
     ///
     /// # Errors
-    /// [`HostError::Unavailable`], with the process that has it, where another one does.
+    /// [`HostError::Unavailable`], with the process that has it, where another one does;
+    /// [`HostError::NotSetUp`] where the folder can't be written to.
     pub fn take(data: &Path) -> Result<Self, HostError> {
         let internal = |error: std::io::Error| {
             HostError::Internal(format!("locking the data folder: {error}"))
@@ -31,7 +41,7 @@ impl FolderLock {
             .create(true)
             .truncate(false)
             .open(data.join("lock"))
-            .map_err(internal)?;
+            .map_err(|error| unusable(data, &error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -50,5 +60,29 @@ impl FolderLock {
         // A full disk must not keep a host from starting: the number is for people alone.
         let _ = write!(file, "{}", std::process::id());
         Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::{HostConfig, HostManager};
+
+    #[tokio::test]
+    async fn a_data_folder_that_can_t_be_one_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "precious").unwrap();
+        let locked = folder.path().join("locked");
+        std::fs::create_dir_all(locked.join("lock")).unwrap();
+        for data in [file.clone(), file.join("below"), locked] {
+            let refused = HostManager::open(HostConfig::new(&data)).await;
+            let error = refused.err().unwrap();
+            assert!(matches!(error, HostError::NotSetUp { .. }), "{error}");
+            let words = error.to_string();
+            assert!(words.contains(data.to_str().unwrap()), "{words}");
+            assert!(words.contains("or name another"), "{words}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     }
 }

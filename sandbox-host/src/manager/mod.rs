@@ -118,14 +118,15 @@ impl HostManager {
     /// half-made, and takes up the sandboxes that still run.
     ///
     /// # Errors
-    /// [`HostError::NotSetUp`] with the mending command where QEMU or the kernel is missing,
+    /// [`HostError::NotSetUp`] with what mends it where QEMU or the kernel is missing, or the folder
+    /// can't be made or written to,
     /// [`HostError::Unavailable`] where another process uses the folder.
     pub async fn open(config: HostConfig) -> Result<Self, HostError> {
         let internal = |step: &'static str| {
             move |error: std::io::Error| HostError::Internal(format!("{step}: {error}"))
         };
-        let data = absolute(&config.data_dir).map_err(internal("finding the data folder"))?;
-        std::fs::create_dir_all(&data).map_err(internal("making the data folder"))?;
+        let data = made_and_absolute(&config.data_dir);
+        let data = data.map_err(|error| lock::unusable(&config.data_dir, &error))?;
         let lock = FolderLock::take(&data)?;
         let boot =
             BootParts::prepare(&data, config.kernel_dir.as_deref(), config.disk_backend).await?;
@@ -409,9 +410,8 @@ fn nobody(reason: String) -> GuestClient {
     GuestClient::new(connector, not_running)
 }
 
-/// Symbolic links are resolved as far as they exist, since processes are found by the paths of
-/// their open files.
-fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+/// Symbolic links are resolved, since processes are found by the paths of their open files.
+fn made_and_absolute(path: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(path)?;
     path.canonicalize()
 }
