@@ -2,6 +2,7 @@
 //! both logs name the same request and operation.
 
 use serde::{Deserialize, Serialize};
+#[cfg(any(feature = "rpc-client", feature = "rpc-server"))]
 use tarpc::RequestName;
 
 #[cfg(feature = "rpc-listener")]
@@ -35,6 +36,7 @@ impl Cause {
 }
 
 /// A call, and what it belongs to.
+#[cfg(any(feature = "rpc-client", feature = "rpc-server"))]
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Caused<Q> {
     #[serde(default)]
@@ -42,6 +44,7 @@ pub(super) struct Caused<Q> {
     pub(super) call: Q,
 }
 
+#[cfg(any(feature = "rpc-client", feature = "rpc-server"))]
 impl<Q: RequestName> RequestName for Caused<Q> {
     fn name(&self) -> &str {
         self.call.name()
