@@ -3,6 +3,8 @@
 
 mod vm_support;
 
+use std::{fs, path::Path, process::Command};
+
 use sandbox_core::{
     host::{Host, HostError, HostImport},
     id::TemplateId,
@@ -61,6 +63,103 @@ async fn r27_a_debian_with_python_is_made_and_runs() {
         "0"
     );
     vm.end(&[id]).await;
+}
+
+/// Runs a shell line that must do well, and gives what it wrote.
+fn shell(folder: &Path, line: &str) -> String {
+    let done = Command::new("sh")
+        .args(["-ec", line])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "`{line}`: {done:?}");
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// Adds a blob to a layout and describes it, as an index or a manifest would.
+fn blob(layout: &Path, kind: &str, content: &[u8]) -> String {
+    fs::write(layout.join("new"), content).unwrap();
+    let digest = shell(layout, "sha256sum new | cut -d' ' -f1");
+    fs::rename(layout.join("new"), layout.join("blobs/sha256").join(&digest)).unwrap();
+    format!(
+        r#"{{"mediaType": "application/vnd.oci.image.{kind}", "digest": "sha256:{digest}", "size": {}}}"#,
+        content.len()
+    )
+}
+
+/// An image on disk of one layer, busybox, whose programs expect something of their environment.
+fn busybox_layout(layout: &Path) {
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    shell(
+        layout,
+        "mkdir -p root/opt/tools root/bin
+         cp -L $(command -v busybox) root/bin/busybox
+         for tool in sh echo cat sync; do ln -s busybox root/bin/$tool; done
+         printf '#!/bin/sh\necho found\n' > root/opt/tools/tool
+         chmod 755 root/opt/tools/tool
+         tar -C root --owner=0 --group=0 -cf layer.tar .",
+    );
+    let layer = fs::read(layout.join("layer.tar")).unwrap();
+    let diff_id = shell(layout, "sha256sum layer.tar | cut -d' ' -f1");
+    let layer = blob(layout, "layer.v1.tar", &layer);
+    let config = format!(
+        r#"{{"architecture": "amd64", "os": "linux",
+            "config": {{"Env": ["PATH=/opt/tools:/bin", "APP=from the image", "MODE=from the image"]}},
+            "rootfs": {{"type": "layers", "diff_ids": ["sha256:{diff_id}"]}}}}"#
+    );
+    let config = blob(layout, "config.v1+json", config.as_bytes());
+    let manifest = format!(
+        r#"{{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {config}, "layers": [{layer}]}}"#
+    );
+    let manifest = blob(layout, "manifest.v1+json", manifest.as_bytes());
+    let index = format!(r#"{{"schemaVersion": 2, "manifests": [{manifest}]}}"#);
+    fs::write(layout.join("index.json"), index).unwrap();
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion": "1.0.0"}"#,
+    )
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r27_what_an_oci_image_says_of_the_environment_is_so_in_all_that_comes_of_it() {
+    let vm = Fixture::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    busybox_layout(folder.path());
+    let import = HostImport {
+        image: TemplateId::from_uuid(Uuid::now_v7()),
+        source: ImportSource::OciLayout {
+            path: folder.path().display().to_string(),
+            reference: None,
+        },
+    };
+    let image = vm.host.import_image(import).await.unwrap();
+    let size = MachineSize {
+        disk_size_mb: 256,
+        ..MachineSize::default()
+    };
+    let env = [("MODE".to_owned(), "its own".to_owned())];
+    let says = "tool; echo $APP; echo $MODE";
+    let first = vm.create_with_env(image.id, size, env.into()).await.unwrap();
+    assert_eq!(vm.run(first, says).await, "found\nfrom the image\nits own");
+
+    let mut ids = vec![first];
+    for kind in TemplateKind::ALL {
+        let made = vm.image_of(first, kind).await.unwrap();
+        let size = match kind {
+            TemplateKind::Snapshot => made.size,
+            TemplateKind::Image => size,
+        };
+        let clone = vm.create_from(made.id, size).await.unwrap();
+        assert_eq!(
+            vm.run(clone, says).await,
+            "found\nfrom the image\nfrom the image",
+            "{kind:?}"
+        );
+        ids.push(clone);
+    }
+    vm.end(&ids).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

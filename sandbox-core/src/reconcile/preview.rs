@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "engine")]
 use super::{Action, Breach, Heard};
 use crate::{clock::Timestamp, host::ReportNumber, id::HostId};
 
@@ -44,6 +45,7 @@ impl Preview {
     pub const ACTIONS_MAX: usize = 500;
 
     /// A plan as it is shown.
+    #[cfg(feature = "engine")]
     pub(crate) fn new(
         host_id: HostId,
         planned_at: Timestamp,

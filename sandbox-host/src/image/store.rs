@@ -21,7 +21,7 @@
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -71,6 +71,10 @@ pub(crate) struct ImageManifest {
     pub(crate) disk_bytes: u64,
     /// Physical bytes of its memory; 0 for an image.
     pub(crate) memory_bytes: u64,
+    /// What every process in its sandboxes finds in its environment, unless the sandbox has another
+    /// value of it.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// A published image.
@@ -294,13 +298,19 @@ impl Making {
         self,
         content: Content,
         size: MachineSize,
+        env: BTreeMap<String, String>,
     ) -> io::Result<StoredImage> {
-        spawn_blocking(move || self.publish_files(content, size))
+        spawn_blocking(move || self.publish_files(content, size, env))
             .await
             .map_err(io::Error::other)?
     }
 
-    fn publish_files(self, content: Content, size: MachineSize) -> io::Result<StoredImage> {
+    fn publish_files(
+        self,
+        content: Content,
+        size: MachineSize,
+        env: BTreeMap<String, String>,
+    ) -> io::Result<StoredImage> {
         for entry in fs::read_dir(self.folder())? {
             File::open(entry?.path())?.sync_all()?;
         }
@@ -317,6 +327,7 @@ impl Making {
             size,
             disk_bytes: ext4::physical_bytes(&self.disk())?,
             memory_bytes,
+            env,
         };
         durable::write_json(&self.folder().join(MANIFEST_FILE), &manifest)?;
         durable::sync_folder(self.folder())?;

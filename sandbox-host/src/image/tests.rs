@@ -2,6 +2,7 @@
 //! last user.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::Path,
@@ -72,7 +73,7 @@ async fn image(setup: &Setup, store: &ImageStore, scratch: &Path) -> StoredImage
         disk_size_mb: flat.disk_size_mb,
         ..MachineSize::default()
     };
-    making.publish(Content::Image, size).await.unwrap()
+    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap()
 }
 
 #[tokio::test]
@@ -107,8 +108,8 @@ async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
     fs::write(first.disk(), b"first").unwrap();
     fs::write(second.disk(), b"second").unwrap();
     let size = MachineSize::default();
-    let image = first.publish(Content::Image, size).await.unwrap();
-    let error = second.publish(Content::Image, size).await.unwrap_err();
+    let image = first.publish(Content::Image, size, BTreeMap::new()).await.unwrap();
+    let error = second.publish(Content::Image, size, BTreeMap::new()).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(
         store.begin(id).unwrap_err().kind(),
@@ -138,7 +139,7 @@ async fn an_image_that_is_not_published_leaves_nothing() {
     // Without a disk there is nothing to publish.
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize::default();
-    making.publish(Content::Image, size).await.unwrap_err();
+    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap_err();
     assert!(names(store.root()).is_empty());
 }
 
@@ -152,7 +153,7 @@ async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let making = store.begin(id).unwrap();
     fs::write(making.disk(), b"x").unwrap();
     let size = MachineSize::default();
-    making.publish(Content::Image, size).await.unwrap();
+    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap();
 
     let (one, two) = (store.lease(id).unwrap(), store.lease(id).unwrap());
     drop(one);
@@ -311,7 +312,7 @@ async fn snapshot(store: &ImageStore, platform: Emulator) -> StoredImage {
     fs::write(making.memory(), vec![1; 100_000]).unwrap();
     fs::write(making.device_state(), vec![2; 5_000]).unwrap();
     let content = Content::Snapshot { platform };
-    making.publish(content, size).await.unwrap()
+    making.publish(content, size, BTreeMap::new()).await.unwrap()
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ mod stage;
 mod tar;
 mod tree;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use sandbox_core::{host::HostError, template::ImportSource};
 use tokio::task::spawn_blocking;
@@ -47,9 +47,8 @@ use crate::{
 pub(crate) struct Imported {
     /// Its disk.
     pub(crate) disk: FlattenedDisk,
-    /// The environment that its programs expect, `NAME=value` each; empty where the source says
-    /// nothing of it.
-    pub(crate) env: Vec<String>,
+    /// The environment that its programs expect; empty where the source says nothing of it.
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// Makes `disk.img` in the folder `making` from a source: a checked ext4, as small as its content,
@@ -75,11 +74,21 @@ pub(crate) async fn import(
         let disk = disk::write(setup, image.tree, stage, &making.join(IMAGE_FILE)).await?;
         Ok(Imported {
             disk,
-            env: image.env,
+            env: variables(&image.env),
         })
     };
     work.await
         .map_err(|error: ImportError| error.within(&named).into_host(making))
+}
+
+/// What an image says of the environment, `NAME=value` each. What is no variable is left out: it
+/// could be nobody's.
+fn variables(lines: &[String]) -> BTreeMap<String, String> {
+    let pairs = lines.iter().filter_map(|line| line.split_once('='));
+    pairs
+        .filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The source, for messages.

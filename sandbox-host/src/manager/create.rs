@@ -192,10 +192,15 @@ impl Inner {
     }
 
     async fn identify(&self, machine: &Machine, order: &HostCreate) -> Result<(), ClaimError> {
+        // The sandbox's own go before the image's.
+        let mut env = self
+            .image_env(order.image)
+            .map_err(ClaimError::Record)?;
+        env.extend(order.env.clone());
         let identity = Identity {
             hostname: hostname(order.id),
             machine_id: *order.id.uuid().as_bytes(),
-            env: order.env.clone(),
+            env,
             ..identity::placeholder().map_err(ClaimError::Record)?
         };
         Ok(machine.guest.identify(identity).await?)

@@ -1,6 +1,6 @@
 //! The images of this host: who lies on them, and their going.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sandbox_core::{
     host::{HostError, HostImage, HostImport, HostReport, ImageDeletion},
@@ -64,11 +64,17 @@ impl Inner {
             ..MachineSize::default()
         };
         let image = making
-            .publish(Content::Image, size)
+            .publish(Content::Image, size, imported.env)
             .await
             .map_err(exists_or)?;
         self.table.images_changed();
         Ok(image.report(0))
+    }
+
+    /// What processes of a sandbox on this image find in their environment; nothing for `minimal`.
+    pub(super) fn image_env(&self, image: TemplateId) -> std::io::Result<BTreeMap<String, String>> {
+        let found = self.images.store().find(image)?;
+        Ok(found.map(|image| image.manifest.env).unwrap_or_default())
     }
 
     /// Removes an image, or marks it to go with the last machine that lies on it.

@@ -263,8 +263,12 @@ impl Inner {
                 }
             })?;
             let (content, size) = self.fill_image(&making, begun, source).await?;
+            // The image that the machine lies on is there as long as the machine.
+            let env = self
+                .image_env(source.origin.image)
+                .map_err(self.step("looking at the machine's image"))?;
             let published = making
-                .publish(content, size)
+                .publish(content, size, env)
                 .await
                 .map_err(self.step("publishing the image"))?;
             fault::passed(fault::PUBLISHED);

@@ -75,10 +75,9 @@ fn check(done: &Done) {
             .contains("user.level (3) = \"top\"")
     );
     assert_eq!(done.read("/was-a-folder"), b"now a file");
-    assert_eq!(
-        done.imported.env,
-        ["PATH=/usr/local/bin:/usr/bin:/bin", "APP=1"]
-    );
+    let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("APP", "1")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(done.imported.env, env.into());
 }
 
 fn layout(path: &Path) -> ImportSource {
