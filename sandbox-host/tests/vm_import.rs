@@ -104,7 +104,7 @@ fn busybox_layout(layout: &Path) {
     let layer = blob(layout, "layer.v1.tar", &layer);
     let config = format!(
         r#"{{"architecture": "amd64", "os": "linux",
-            "config": {{"Env": ["PATH=/opt/tools:/bin", "APP=from the image", "MODE=from the image"]}},
+            "config": {{"Env": ["PATH=/opt/tools:/bin", "APP=from the image", "WHO=nobody"]}},
             "rootfs": {{"type": "layers", "diff_ids": ["sha256:{diff_id}"]}}}}"#
     );
     let config = blob(layout, "config.v1+json", config.as_bytes());
@@ -124,7 +124,7 @@ fn busybox_layout(layout: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r27_what_an_oci_image_says_of_the_environment_is_so_in_all_that_comes_of_it() {
-    let vm = Fixture::new().await;
+    let mut vm = Fixture::new().await;
     let folder = tempfile::tempdir().unwrap();
     busybox_layout(folder.path());
     let import = HostImport {
@@ -139,24 +139,25 @@ async fn r27_what_an_oci_image_says_of_the_environment_is_so_in_all_that_comes_o
         disk_size_mb: 256,
         ..MachineSize::default()
     };
-    let env = [("MODE".to_owned(), "its own".to_owned())];
-    let says = "tool; echo $APP; echo $MODE";
-    let first = vm.create_with_env(image.id, size, env.into()).await.unwrap();
-    assert_eq!(vm.run(first, says).await, "found\nfrom the image\nits own");
+    // A sandbox's own variables go before the image's.
+    let says = "tool; echo $APP; echo $WHO";
+    let said = |id| format!("found\nfrom the image\n{id}");
+    let first = vm.create_from(image.id, size).await.unwrap();
+    assert_eq!(vm.run(first, says).await, said(first));
 
     let mut ids = vec![first];
     for kind in TemplateKind::ALL {
-        let made = vm.image_of(first, kind).await.unwrap();
+        let order = vm.snapshot_order(first, true);
+        let made = match kind {
+            TemplateKind::Snapshot => vm.host.create_snapshot(order).await.unwrap(),
+            TemplateKind::Image => vm.host.flatten_rootfs(order).await.unwrap(),
+        };
         let size = match kind {
             TemplateKind::Snapshot => made.size,
             TemplateKind::Image => size,
         };
         let clone = vm.create_from(made.id, size).await.unwrap();
-        assert_eq!(
-            vm.run(clone, says).await,
-            "found\nfrom the image\nfrom the image",
-            "{kind:?}"
-        );
+        assert_eq!(vm.run(clone, says).await, said(clone), "{kind:?}");
         ids.push(clone);
     }
     vm.end(&ids).await;
