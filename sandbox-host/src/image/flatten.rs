@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::ext4::{self, Superblock};
 use crate::{
     disk::sparse,
-    durable,
+    durable, fault,
     setup::{Setup, run},
     space,
 };
@@ -151,6 +151,7 @@ async fn run_steps(
         let done = async {
             disturb()?;
             carry_out(setup, step).await?;
+            fault::point(step.name())?;
             disturb()
         };
         done.await

@@ -20,7 +20,7 @@ use crate::{disk::sparse, durable, fault, setup::Setup, space};
 pub(super) const SIZED_FOLDER: &str = "sized";
 
 /// Where tests interrupt it.
-pub(super) const STEPS: [&str; 3] = ["image copied", "image grown", "image size synced"];
+pub(super) const STEPS: [&str; 3] = fault::GROWTH;
 
 /// An image's disk at exactly this size, made if it is not there yet. The caller keeps the image
 /// from being removed.

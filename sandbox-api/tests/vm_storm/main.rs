@@ -1,0 +1,128 @@
+//! Many clients at once do whatever comes to mind with real machines, while `sandbox-hostd` and
+//! `sandboxd` are killed again and again. Nothing that was acknowledged is lost, store, inventory and
+//! processes agree in the end, and when all is deleted nothing is left.
+//!
+//! `SANDBOX_STORM_OPERATIONS` says how many operations (60), `SANDBOX_STORM_SEED` which ones.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests fail by panicking"
+)]
+
+mod book;
+mod client;
+#[path = "../daemon_support/mod.rs"]
+mod daemon_support;
+mod truth;
+
+use std::{sync::Arc, time::Duration};
+
+use client::Storm;
+use daemon_support::{Daemon, Folder, hostd::Hostd};
+use sandbox_sdk::Client;
+use tokio::{task::JoinSet, time::sleep};
+
+const CLIENTS: u64 = 4;
+const OPERATIONS: usize = 60;
+const SEED: u64 = 0x5eed_0004;
+
+/// Numbers by chance, the same for the same seed (SplitMix64).
+#[derive(Debug)]
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let end = u64::try_from(end).unwrap();
+        usize::try_from((mixed ^ (mixed >> 31)) % end).unwrap()
+    }
+}
+
+/// Both daemons.
+struct Daemons {
+    hostd: Hostd,
+    daemon: Daemon,
+}
+
+impl Daemons {
+    async fn start(folder: &Folder) -> Self {
+        let hostd = Hostd::start(folder).await;
+        let daemon = hostd.control(folder).await;
+        Self { hostd, daemon }
+    }
+
+    /// Kills one of them or both, and starts them again.
+    async fn killed(self, folder: &Folder, chance: &mut Chance) -> Self {
+        let Self { hostd, daemon } = self;
+        match chance.below(3) {
+            0 => {
+                hostd.kill().await;
+                let hostd = Hostd::start(folder).await;
+                Self { hostd, daemon }
+            }
+            1 => {
+                daemon.kill().await;
+                let daemon = hostd.control(folder).await;
+                Self { hostd, daemon }
+            }
+            _ => {
+                hostd.kill().await;
+                daemon.kill().await;
+                Self::start(folder).await
+            }
+        }
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().expect("a number"),
+        Err(_) => default,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves_nothing() {
+    let seed = number("SANDBOX_STORM_SEED", SEED);
+    let operations = number("SANDBOX_STORM_OPERATIONS", OPERATIONS as u64);
+    eprintln!("{operations} operations of SANDBOX_STORM_SEED={seed}");
+    let folder = Folder::new().await;
+    let mut daemons = Daemons::start(&folder).await;
+    let socket = folder.path.join("control/sandboxd.sock");
+    let client = Client::connect(format!("unix:{}", socket.display()))
+        .await
+        .unwrap();
+    let storm = Arc::new(Storm::new(client, usize::try_from(operations).unwrap()));
+
+    let mut clients = JoinSet::new();
+    for number in 1..=CLIENTS {
+        let storm = Arc::clone(&storm);
+        let chance = Chance(seed.wrapping_mul(31).wrapping_add(number));
+        clients.spawn(async move { storm.run(chance).await });
+    }
+    let mut chance = Chance(seed);
+    let mut kills = 0;
+    while !clients.is_empty() {
+        let calm = Duration::from_millis(500 + 100 * chance.below(25) as u64);
+        tokio::select! {
+            ended = clients.join_next() => ended.unwrap().unwrap(),
+            () = sleep(calm) => {
+                daemons = daemons.killed(&folder, &mut chance).await;
+                kills += 1;
+            }
+        }
+    }
+    eprintln!("{kills} kills; {}", storm.tally());
+
+    truth::agree(&folder, &storm).await;
+    truth::all_is_kept(&storm).await;
+    truth::delete_all(&folder, &storm).await;
+    drop(storm);
+    daemons.daemon.stop().await;
+    daemons.hostd.stop().await;
+    folder.leftovers.assert_none().await;
+}
