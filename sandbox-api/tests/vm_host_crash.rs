@@ -295,12 +295,12 @@ async fn r21_a_host_that_dies_at_any_step_of_a_flatten_or_growth_leaves_nothing_
     }
     let template = last.expect("the last one was published");
 
-    // It is grown at the host's start, before anyone is served.
+    // It is grown at the host's start, before anyone is served; so it was at the last one.
     let sized = test
         .host_folder("images")
         .join(template.id().uuid().to_string())
         .join("sized/5120");
-    fs::remove_dir_all(&sized).unwrap_or_default();
+    fs::remove_dir_all(&sized).unwrap();
     test.hostd.stop().await;
     for at in fault::GROWTH {
         fs::write(kill_file(&test.folder), at).unwrap();

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     Chance,
-    book::{Book, Fate, KnownSandbox, KnownTemplate, Marks},
+    book::{Book, Fate, KnownSandbox, KnownTemplate},
 };
 
 /// Longer than any call may take while daemons come and go.

@@ -16,12 +16,14 @@ mod client;
 mod daemon_support;
 mod truth;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use client::Storm;
 use daemon_support::{Daemon, Folder, hostd::Hostd};
+use futures::future::join_all;
 use sandbox_sdk::Client;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 const CLIENTS: u64 = 4;
 const OPERATIONS: usize = 60;
@@ -85,7 +87,7 @@ fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves_nothing() {
     let seed = number("SANDBOX_STORM_SEED", SEED);
     let operations = number("SANDBOX_STORM_OPERATIONS", OPERATIONS as u64);
@@ -96,26 +98,30 @@ async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves
     let client = Client::connect(format!("unix:{}", socket.display()))
         .await
         .unwrap();
-    let storm = Arc::new(Storm::new(client, usize::try_from(operations).unwrap()));
+    let storm = Storm::new(client, usize::try_from(operations).unwrap());
 
-    let mut clients = JoinSet::new();
-    for number in 1..=CLIENTS {
-        let storm = Arc::clone(&storm);
-        let chance = Chance(seed.wrapping_mul(31).wrapping_add(number));
-        clients.spawn(async move { storm.run(chance).await });
-    }
-    let mut chance = Chance(seed);
-    let mut kills = 0;
-    while !clients.is_empty() {
-        let calm = Duration::from_millis(500 + 100 * chance.below(25) as u64);
-        tokio::select! {
-            ended = clients.join_next() => ended.unwrap().unwrap(),
-            () = sleep(calm) => {
-                daemons = daemons.killed(&folder, &mut chance).await;
-                kills += 1;
+    let over = CancellationToken::new();
+    let clients = async {
+        let clients = (1..=CLIENTS).map(|number| {
+            let chance = Chance(seed.wrapping_mul(31).wrapping_add(number));
+            storm.run(chance)
+        });
+        join_all(clients).await;
+        over.cancel();
+    };
+    let killing = async {
+        let mut chance = Chance(seed);
+        let mut kills = 0;
+        loop {
+            let calm = Duration::from_millis(500 + 100 * chance.below(25) as u64);
+            if timeout(calm, over.cancelled()).await.is_ok() {
+                return (daemons, kills);
             }
+            daemons = daemons.killed(&folder, &mut chance).await;
+            kills += 1;
         }
-    }
+    };
+    let ((), (daemons, kills)) = tokio::join!(clients, killing);
     eprintln!("{kills} kills; {}", storm.tally());
 
     truth::agree(&folder, &storm).await;
