@@ -146,7 +146,10 @@ impl Saving<'_> {
                     snapshot = snapshot.image_only();
                 }
                 let error = snapshot.await.unwrap_err();
-                assert!(matches!(error, Error::Capacity(_)), "{at}: {error:?}");
+                // Where the records' own reserve was touched, they take nothing new in.
+                let words = error.to_string();
+                let says_so = words.contains("disk is full") || words.contains("no space is left");
+                assert!(says_so, "{at}: {error:?}");
                 self.check_no_template(at).await;
             }
         }
@@ -241,8 +244,14 @@ fn r22_a_disk_that_runs_full_at_any_step_of_a_snapshot_or_flatten_leaves_no_temp
                 if image_only {
                     snapshot = snapshot.image_only();
                 }
-                let error = snapshot.await.unwrap_err();
-                test.assert_full(at, &error);
+                match snapshot.await {
+                    Err(error) => test.assert_full(at, &error),
+                    // Cutting the shrunk disk's end off makes room, which is enough for the rest.
+                    Ok(template) => {
+                        assert_eq!(at, "shrinking the disk");
+                        template.delete().await.unwrap();
+                    }
+                }
                 test.check_running(at).await;
                 test.check_no_template(at).await;
                 test.disk.free();

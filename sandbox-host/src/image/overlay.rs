@@ -4,7 +4,10 @@ use std::{ffi::OsString, io, path::Path};
 
 use sandbox_core::size::MachineSize;
 
-use crate::setup::{Setup, run};
+use crate::{
+    setup::{Setup, run},
+    space,
+};
 
 /// Makes one of the disk's size on top of `backing`, which need not be in its place yet.
 pub(super) async fn create(
@@ -27,5 +30,8 @@ pub(super) async fn create(
         overlay.into(),
         size.disk_bytes().to_string().into(),
     ];
-    run(&setup.qemu_img, arguments).await.map(drop)
+    let made = run(&setup.qemu_img, arguments).await;
+    let folder = overlay.parent().unwrap_or(overlay);
+    made.map(drop)
+        .map_err(|error| space::told_by_helper(folder, error))
 }

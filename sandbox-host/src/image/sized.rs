@@ -72,7 +72,9 @@ async fn make(
     .await
     .map_err(io::Error::other)??;
     fault::point(STEPS[0])?;
-    ext4::grow(setup, &disk).await?;
+    ext4::grow(setup, &disk)
+        .await
+        .map_err(|error| space::told_by_helper(making.path(), error))?;
     fault::point(STEPS[1])?;
     spawn_blocking(move || {
         File::open(&disk)?.sync_all()?;
