@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sandbox_sdk::{Client, Error, PageRequest, SandboxFilter};
+use sandbox_sdk::{Client, Error, GuestError, PageRequest, SandboxFilter};
 use tokio::time::timeout;
 
 use crate::{
@@ -134,6 +134,10 @@ impl Storm {
         let Some(known) = self.sandbox(chance) else {
             return Ok(());
         };
+        // Often enough it is paused by then.
+        if matches!(kind, Kind::Exec | Kind::Write) && chance.below(3) > 0 {
+            known.sandbox.resume().await?;
+        }
         match kind {
             Kind::Create => Ok(()),
             Kind::Exec => self.exec(&known).await,
@@ -249,7 +253,7 @@ impl Storm {
 fn allowed(kind: Kind, error: &Error) -> &'static str {
     match error {
         Error::Unavailable(_) => "unavailable",
-        Error::GuestUnavailable(_) => "cut off",
+        Error::GuestUnavailable(_) | Error::Guest(GuestError::NoSuchWrite) => "cut off",
         Error::InvalidState { .. } => "in a wrong state",
         Error::Conflict(_) => "in conflict",
         Error::SandboxNotFound(_) | Error::TemplateNotFound(_) => "not found",

@@ -16,7 +16,7 @@ mod client;
 mod daemon_support;
 mod truth;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Storm;
 use daemon_support::{Daemon, Folder, hostd::Hostd};
@@ -100,6 +100,7 @@ async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves
         .unwrap();
     let storm = Storm::new(client, usize::try_from(operations).unwrap());
 
+    let begun = Instant::now();
     let over = CancellationToken::new();
     let clients = async {
         let clients = (1..=CLIENTS).map(|number| {
@@ -113,7 +114,7 @@ async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves
         let mut chance = Chance(seed);
         let mut kills = 0;
         loop {
-            let calm = Duration::from_millis(500 + 100 * chance.below(25) as u64);
+            let calm = Duration::from_millis(200 + 100 * chance.below(15) as u64);
             if timeout(calm, over.cancelled()).await.is_ok() {
                 return (daemons, kills);
             }
@@ -122,9 +123,11 @@ async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves
         }
     };
     let ((), (daemons, kills)) = tokio::join!(clients, killing);
-    eprintln!("{kills} kills; {}", storm.tally());
+    let took = begun.elapsed();
+    eprintln!("{kills} kills in {took:.1?}; {}", storm.tally());
 
     truth::agree(&folder, &storm).await;
+    eprintln!("agreed after {:.1?}", begun.elapsed() - took);
     truth::all_is_kept(&storm).await;
     truth::delete_all(&folder, &storm).await;
     drop(storm);

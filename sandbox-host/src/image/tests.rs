@@ -147,6 +147,27 @@ async fn an_image_that_is_not_published_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_deleted_while_it_is_made_is_never_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = setup().await;
+    let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
+    let id = new_id();
+    let making = store.begin(id).unwrap();
+    fs::write(making.disk(), b"disk").unwrap();
+    store.bury(id);
+    let size = MachineSize::default();
+    let error = making.publish(&setup, Content::Image, size).await;
+    let words = error.unwrap_err().to_string();
+    assert!(words.contains("deleted meanwhile"), "{words}");
+    assert_eq!(store.find(id).unwrap(), None);
+    // An order for it that comes late makes none either.
+    let late = store.begin(id).unwrap_err();
+    assert_eq!(late.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(names(folder.path()), [""; 0]);
+    assert!(store.begin(new_id()).is_ok());
+}
+
+#[tokio::test]
 async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let setup = setup().await;

@@ -121,7 +121,7 @@ impl HostManager {
         };
         let data = absolute(&config.data_dir).map_err(internal("finding the data folder"))?;
         std::fs::create_dir_all(&data).map_err(internal("making the data folder"))?;
-        let lock = FolderLock::take(&data)?;
+        let lock = FolderLock::take(&data).await?;
         let boot = BootParts::prepare(&data, config.kernel_dir.as_deref()).await?;
         let images = MemoryImages::open(data.join("memory"), data.join("images"))
             .map_err(internal("making the image folder"))?;
