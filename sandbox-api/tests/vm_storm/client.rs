@@ -135,7 +135,7 @@ impl Storm {
             return Ok(());
         };
         // Often enough it is paused by then.
-        if matches!(kind, Kind::Exec | Kind::Write) && chance.below(3) > 0 {
+        if matches!(kind, Kind::Exec | Kind::Write) && chance.below(6) > 0 {
             known.sandbox.resume().await?;
         }
         match kind {

@@ -2,7 +2,7 @@
 //! `sandboxd` are killed again and again. Nothing that was acknowledged is lost, store, inventory and
 //! processes agree in the end, and when all is deleted nothing is left.
 //!
-//! `SANDBOX_STORM_OPERATIONS` says how many operations (60), `SANDBOX_STORM_SEED` which ones.
+//! `SANDBOX_STORM_OPERATIONS` says how many operations (200), `SANDBOX_STORM_SEED` which ones.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const CLIENTS: u64 = 4;
-const OPERATIONS: usize = 60;
+const OPERATIONS: usize = 200;
 const SEED: u64 = 0x5eed_0004;
 
 /// Numbers by chance, the same for the same seed (SplitMix64).
