@@ -117,13 +117,11 @@ impl Test {
             sleep(Duration::from_millis(20)).await;
         }
         self.api.resume(self.id).await.unwrap();
-        let counted: u64 = self
-            .vm
-            .run(self.id, "cat /dev/shm/n")
-            .await
-            .parse()
-            .unwrap();
-        assert!(counted > self.counted, "{at}: {counted}");
+        let line = format!(
+            "until [ $(cat /dev/shm/n) -gt {} ]; do usleep 5000; done; cat /dev/shm/n",
+            self.counted
+        );
+        let counted = self.vm.run(self.id, &line).await.parse().unwrap();
         self.counted = counted;
         assert_eq!(self.vm.machine_pids().len(), 1, "{at}");
         let names = [
