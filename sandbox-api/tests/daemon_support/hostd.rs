@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use nix::{
@@ -14,7 +15,7 @@ use sandbox_host::fault;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Daemon, Folder, LONG, STOP_LIMIT};
@@ -64,6 +65,16 @@ impl Hostd {
     pub(crate) async fn start(folder: &Folder) -> Self {
         let socket = format!("unix:{}", folder.path.join("h.sock").display());
         Self::start_at(folder, &socket).await
+    }
+
+    /// Starts one and kills it so much later, which may be before it is ready.
+    pub(crate) async fn die_at_start(folder: &Folder, after: Duration) {
+        let socket = format!("unix:{}", folder.path.join("h.sock").display());
+        let mut command = hostd_command(folder);
+        let child = command.args(["--listen", &socket]).stdout(Stdio::null());
+        let mut child = child.spawn().unwrap();
+        sleep(after).await;
+        child.kill().await.unwrap();
     }
 
     pub(crate) async fn start_at(folder: &Folder, address: &str) -> Self {

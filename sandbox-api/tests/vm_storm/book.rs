@@ -18,17 +18,23 @@ pub(crate) enum Fate {
     Gone,
 }
 
-/// What a sandbox has written to its memory and to its disk.
+/// What a sandbox has written to a place of its own.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Marks {
+pub(crate) struct Mark {
     /// The last that was acknowledged.
     pub(crate) written: Option<u64>,
     /// Those that were not. Each may have been written since, or be written any time.
     pub(crate) perhaps: BTreeSet<u64>,
 }
 
-impl Marks {
-    pub(crate) fn assert_allow(&self, found: &str, whose: &str) {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Marks {
+    pub(crate) memory: Mark,
+    pub(crate) disk: Mark,
+}
+
+impl Mark {
+    pub(crate) fn assert_allows(&self, found: &str, whose: &str) {
         let found: Option<u64> = match found {
             "" => None,
             number => Some(number.parse().unwrap()),
@@ -36,6 +42,24 @@ impl Marks {
         let allowed =
             found == self.written || found.is_some_and(|mark| self.perhaps.contains(&mark));
         assert!(allowed, "{whose} has {found:?}, and should: {self:?}");
+    }
+}
+
+impl Marks {
+    /// What a sandbox begins with that boots from the disk.
+    pub(crate) fn of_disk(&self) -> Self {
+        Self {
+            memory: Mark::default(),
+            disk: self.disk.clone(),
+        }
+    }
+
+    /// Each with the file that it is in.
+    pub(crate) fn each(&mut self) -> [(&'static str, &mut Mark); 2] {
+        [
+            ("/dev/shm/mark", &mut self.memory),
+            ("/root/mark", &mut self.disk),
+        ]
     }
 }
 
@@ -50,8 +74,8 @@ pub(crate) struct KnownSandbox {
 #[derive(Debug)]
 pub(crate) struct KnownTemplate {
     pub(crate) id: TemplateId,
-    /// Absent for a template of the disk alone, whose sandboxes begin without what is in memory.
-    pub(crate) marks: Option<Marks>,
+    /// What its sandboxes begin with.
+    pub(crate) marks: Marks,
     fate: Mutex<Fate>,
 }
 
@@ -97,7 +121,7 @@ impl Book {
         self.sandboxes.lock().unwrap().push(Arc::new(known));
     }
 
-    pub(crate) fn add_template(&self, id: TemplateId, marks: Option<Marks>) {
+    pub(crate) fn add_template(&self, id: TemplateId, marks: Marks) {
         let known = KnownTemplate {
             id,
             marks,

@@ -171,33 +171,33 @@ impl Storm {
             create = create.template(template.id.to_string());
         }
         let sandbox = create.await?;
-        let marks = template.and_then(|template| template.marks.clone());
+        let marks = template.map(|template| template.marks.clone());
         self.book.add_sandbox(sandbox, marks.unwrap_or_default());
         Ok(())
     }
 
     /// Whether memory and disk hold what they should.
     pub(crate) async fn exec(&self, known: &KnownSandbox) -> Result<(), Error> {
-        let marks = known.marks.lock().await;
-        for place in ["/dev/shm", "/root"] {
-            let line = format!("cat {place}/mark 2>/dev/null");
+        let mut marks = known.marks.lock().await;
+        for (file, mark) in marks.each() {
+            let line = format!("cat {file} 2>/dev/null");
             let output = known.sandbox.exec(line).await?;
             let text = String::from_utf8(output.stdout.into()).unwrap();
-            marks.assert_allow(text.trim(), &format!("{place} of {}", known.id()));
+            mark.assert_allows(text.trim(), &format!("{file} of {}", known.id()));
         }
         Ok(())
     }
 
     async fn write(&self, known: &KnownSandbox) -> Result<(), Error> {
         let mut marks = known.marks.lock().await;
-        let mark = self.mark.fetch_add(1, Ordering::SeqCst);
-        marks.perhaps.insert(mark);
-        for place in ["/root/mark", "/dev/shm/mark"] {
+        let number = self.mark.fetch_add(1, Ordering::SeqCst);
+        for (file, mark) in marks.each() {
+            mark.perhaps.insert(number);
             let files = known.sandbox.files();
-            files.write(place, mark.to_string()).await?;
+            files.write(file, number.to_string()).await?;
+            mark.perhaps.remove(&number);
+            mark.written = Some(number);
         }
-        marks.perhaps.remove(&mark);
-        marks.written = Some(mark);
         Ok(())
     }
 
@@ -218,7 +218,10 @@ impl Storm {
         // Nobody writes meanwhile.
         let marks = known.marks.lock().await;
         let template = snapshot.await?;
-        let marks = (!image_only).then(|| marks.clone());
+        let marks = match image_only {
+            true => marks.of_disk(),
+            false => marks.clone(),
+        };
         self.book.add_template(template.id(), marks);
         Ok(())
     }

@@ -60,13 +60,21 @@ impl Daemons {
     /// Kills one of them or both, and starts them again.
     async fn killed(self, folder: &Folder, chance: &mut Chance) -> Self {
         let Self { hostd, daemon } = self;
-        match chance.below(3) {
+        match chance.below(4) {
             0 => {
                 hostd.kill().await;
                 let hostd = Hostd::start(folder).await;
                 Self { hostd, daemon }
             }
             1 => {
+                hostd.kill().await;
+                // And again, while it looks at what it finds.
+                let after = Duration::from_millis(chance.below(120) as u64);
+                Hostd::die_at_start(folder, after).await;
+                let hostd = Hostd::start(folder).await;
+                Self { hostd, daemon }
+            }
+            2 => {
                 daemon.kill().await;
                 let daemon = hostd.control(folder).await;
                 Self { hostd, daemon }
