@@ -24,8 +24,8 @@ use crate::{
     limits::JSON_BODY_BYTES_MAX,
     openapi::{ApiDoc, finish},
     routes::{
-        admin_templates, exec, files, meta, operations, output, processes, pty, sandboxes,
-        snapshots, unbuilt,
+        admin_plan, admin_templates, exec, files, meta, operations, output, processes, pty,
+        sandboxes, snapshots, unbuilt,
     },
     state::AppState,
 };
@@ -37,6 +37,7 @@ fn bounded() -> OpenApiRouter<AppState> {
         .merge(processes::router())
         .merge(files::router())
         .merge(snapshots::router())
+        .merge(admin_plan::router())
         .merge(admin_templates::router())
         .merge(operations::router())
 }

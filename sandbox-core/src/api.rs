@@ -17,6 +17,7 @@ use crate::{
     id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    reconcile::Preview,
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
     template::{
         ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
@@ -108,6 +109,13 @@ pub trait Api: Send + Sync {
         kind: Option<TemplateKind>,
         page: TemplatePageRequest,
     ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error>;
+
+    /// What the reconciler would do now. Nothing is done by asking.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for anyone but an administrator; [`Error::Unavailable`] while the host
+    /// does not answer and is not yet taken for silent.
+    async fn reconciler_plan(&self) -> Result<Preview, Error>;
 
     /// Hides a template at once; its files go with the last sandbox that lies on them.
     ///

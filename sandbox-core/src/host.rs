@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::Timestamp,
     guest::Guest,
     id::{HostId, SandboxId, TemplateId},
     name::TemplateName,
@@ -130,6 +131,9 @@ pub enum HostSandboxState {
 pub struct HostReport {
     /// Which host.
     pub host_id: HostId,
+    /// Greater with every start of the host's process.
+    #[serde(default)]
+    pub epoch: u64,
     /// Counts the changes since the host's process started.
     pub sequence: u64,
     /// Its sandboxes, by ID.
@@ -137,6 +141,39 @@ pub struct HostReport {
     /// Its images, by ID; `minimal`, which it makes at need, is among them.
     #[serde(default)]
     pub images: Vec<HostImage>,
+}
+
+impl HostReport {
+    /// Where it stands in the order of all reports of its host.
+    #[must_use]
+    pub const fn number(&self) -> ReportNumber {
+        ReportNumber {
+            epoch: self.epoch,
+            sequence: self.sequence,
+        }
+    }
+}
+
+/// Orders the reports of one host.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ReportNumber {
+    /// Greater with every start of the host's process.
+    pub epoch: u64,
+    /// Counts the changes since then.
+    pub sequence: u64,
+}
+
+/// That a host was heard, as stores keep it for all who share the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSeen {
+    /// Which host.
+    pub host_id: HostId,
+    /// The report.
+    pub report: ReportNumber,
+    /// When, by the clock of whoever heard it.
+    pub seen_at: Timestamp,
 }
 
 /// What a host is and can do.

@@ -39,6 +39,8 @@ pub enum Bug {
     PublishedWithoutImage,
     /// The reconciler takes up operations of other engines while their leases last (trap 10).
     LeaseIgnored,
+    /// A report that was overtaken by a newer one is acted upon (trap 5).
+    StaleTrusted,
     /// Files of a template go while sandboxes lie on them, and its record with them (trap 21).
     FreedInUse,
 }
@@ -55,7 +57,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 13] = [
+        pub const ALL: [Self; 14] = [
             Self::NoPreMark,
             Self::RunningByGuess,
             Self::UnconditionalUpdate,
@@ -68,6 +70,7 @@ mod switch {
             Self::KeyIgnored,
             Self::PublishedWithoutImage,
             Self::LeaseIgnored,
+            Self::StaleTrusted,
             Self::FreedInUse,
         ];
 

@@ -55,6 +55,31 @@ impl SandboxState {
     }
 }
 
+/// What becomes of a sandbox that was not used for as long as its lifetime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTimeout {
+    /// It is destroyed.
+    #[default]
+    Destroy,
+    /// It is paused, if it runs; nothing of it is ever destroyed for want of use.
+    Pause,
+}
+
+impl OnTimeout {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Destroy, Self::Pause];
+
+    /// Its name, on the wire and in stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Destroy => "destroy",
+            Self::Pause => "pause",
+        }
+    }
+}
+
 /// One sandbox, as stores keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRecord {
@@ -80,6 +105,8 @@ pub struct SandboxRecord {
     pub size: MachineSize,
     /// Lifetime in seconds since it was last used, if it is bounded.
     pub timeout_sec: Option<u64>,
+    /// What becomes of it at the end of that.
+    pub on_timeout: OnTimeout,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
     /// Environment variables of every process in it.
@@ -92,7 +119,7 @@ pub struct SandboxRecord {
     pub created_at: Timestamp,
     /// When its machine began to run.
     pub started_at: Option<Timestamp>,
-    /// When it is destroyed unless it is used before.
+    /// When it is destroyed or paused, as `on_timeout` says, unless it is used before.
     pub expires_at: Option<Timestamp>,
     /// When the record was last written.
     pub updated_at: Timestamp,
@@ -110,8 +137,10 @@ pub struct CreateSandbox {
     pub memory_mb: Option<u32>,
     /// Disk in MiB.
     pub disk_size_mb: Option<u32>,
-    /// Seconds without use after which the sandbox is destroyed; never where absent.
+    /// Seconds without use after which the sandbox is destroyed or paused; never where absent.
     pub timeout_sec: Option<u64>,
+    /// Which of the two; it is destroyed where absent.
+    pub on_timeout: Option<OnTimeout>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
     /// Environment variables of every process in it.

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    host::HostSeen,
+    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
     operation::OperationRecord,
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
     template::{TemplateFilter, TemplatePage, TemplatePageRequest, TemplateRecord},
@@ -175,6 +176,12 @@ pub trait Store: Send + Sync {
     /// The newest operation on a sandbox, also when the sandbox is gone.
     async fn last_operation_on(&self, id: SandboxId)
     -> Result<Option<OperationRecord>, StoreError>;
+
+    /// Notes that a host was heard; what was noted of it before is replaced.
+    async fn note_host(&self, seen: HostSeen) -> Result<(), StoreError>;
+
+    /// When a host was last heard by anyone.
+    async fn host(&self, id: HostId) -> Result<Option<HostSeen>, StoreError>;
 
     /// Removes operations that ended before `before`, and returns how many there were.
     async fn remove_operations_finished_before(&self, before: Timestamp)

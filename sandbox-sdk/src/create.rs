@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sandbox_core::sandbox::CreateSandbox;
+use sandbox_core::sandbox::{CreateSandbox, OnTimeout};
 
 use crate::{Client, Result, Sandbox};
 
@@ -49,11 +49,18 @@ impl<'c> Create<'c> {
         self
     }
 
-    /// Destroys the sandbox once it was not used for this long, in whole seconds; never by default.
+    /// Destroys the sandbox, or [pauses](Self::on_timeout) it, once it was not used for this long, in whole seconds; never by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         // A fraction is rounded up: a timeout is never shorter than was asked for.
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         self.request.timeout_sec = Some(seconds);
+        self
+    }
+
+    /// What becomes of the sandbox at the end of its [`timeout`](Self::timeout); it is destroyed by
+    /// default.
+    pub fn on_timeout(mut self, then: OnTimeout) -> Self {
+        self.request.on_timeout = Some(then);
         self
     }
 

@@ -80,7 +80,8 @@ pub use sandbox_core::{
     name::TemplateName,
     operation::{OperationKind, OperationRecord, OperationStatus},
     process::{ExecOutput, Exit, ExitStatus, ProcessInfo, PtySize},
-    sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
+    reconcile::{PlannedAction, Preview},
+    sandbox::{OnTimeout, Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
     size::{DEFAULT_DISK_SIZE_MB, DEFAULT_MEMORY_MB, DEFAULT_VCPUS, MachineSize},
     template::{
         ImportSource, TemplateKind, TemplatePage, TemplatePageRequest, TemplateRecord, TemplateUse,

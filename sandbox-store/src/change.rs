@@ -8,6 +8,7 @@ use sandbox_core::store::TemplateChange;
 use sandbox_core::{
     audit::AuditEntry,
     clock::Timestamp,
+    host::HostSeen,
     id::SandboxId,
     operation::OperationRecord,
     store::{SandboxWrite, StoreError, TemplateWrite},
@@ -29,6 +30,8 @@ pub(crate) enum Change {
     },
     /// A template comes, changes or goes.
     Template(TemplateWrite),
+    /// A host was heard.
+    NoteHost(HostSeen),
     /// Operations that ended before this go.
     RemoveOperations { finished_before: Timestamp },
 }
@@ -46,7 +49,9 @@ impl Change {
                 None => return false,
             },
             Self::Template(template) => template,
-            Self::Remove { .. } | Self::RemoveOperations { .. } => return false,
+            Self::Remove { .. } | Self::RemoveOperations { .. } | Self::NoteHost(_) => {
+                return false;
+            }
         };
         matches!(template.change, TemplateChange::Insert(_))
     }

@@ -6,6 +6,7 @@
     reason = "the macro that describes routes writes them"
 )]
 
+pub(crate) mod admin_plan;
 pub(crate) mod admin_templates;
 pub(crate) mod caller;
 pub(crate) mod download;

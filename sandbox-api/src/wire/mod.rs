@@ -7,6 +7,7 @@ pub(crate) mod input;
 pub(crate) mod list;
 pub(crate) mod operation;
 pub(crate) mod output;
+pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod sandbox;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use sandbox_core::{
     operation::{Operation, OperationKind},
-    sandbox::{CreateSandbox, SandboxRecord, SandboxState},
+    sandbox::{self, CreateSandbox, SandboxRecord, SandboxState},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -37,10 +37,12 @@ pub(crate) struct CreateBody {
     #[schema(minimum = 64, maximum = 4_194_304)]
     #[serde(default, deserialize_with = "whole::optional")]
     disk_size_mb: Option<u32>,
-    /// Seconds without use after which the sandbox is destroyed; never where absent.
+    /// Seconds without use after which the sandbox is destroyed or paused; never where absent.
     #[schema(minimum = 1, maximum = 315_360_000_u64)]
     #[serde(default, deserialize_with = "whole::optional")]
     timeout_sec: Option<u64>,
+    /// Which of the two; it is destroyed where absent.
+    on_timeout: Option<OnTimeout>,
     /// Your own labels, to find the sandbox by.
     #[schema(schema_with = labels)]
     metadata: Option<BTreeMap<String, String>>,
@@ -57,9 +59,38 @@ impl CreateBody {
             memory_mb: self.memory_mb,
             disk_size_mb: self.disk_size_mb,
             timeout_sec: self.timeout_sec,
+            on_timeout: self.on_timeout.map(Into::into),
             metadata: self.metadata.unwrap_or_default(),
             env: self.env.unwrap_or_default(),
             idempotency_key,
+        }
+    }
+}
+
+/// What becomes of a sandbox that was not used for `timeout_sec`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnTimeout {
+    /// It is destroyed.
+    Destroy,
+    /// It is paused, if it runs, and never destroyed for want of use.
+    Pause,
+}
+
+impl From<sandbox::OnTimeout> for OnTimeout {
+    fn from(then: sandbox::OnTimeout) -> Self {
+        match then {
+            sandbox::OnTimeout::Destroy => Self::Destroy,
+            sandbox::OnTimeout::Pause => Self::Pause,
+        }
+    }
+}
+
+impl From<OnTimeout> for sandbox::OnTimeout {
+    fn from(then: OnTimeout) -> Self {
+        match then {
+            OnTimeout::Destroy => Self::Destroy,
+            OnTimeout::Pause => Self::Pause,
         }
     }
 }
@@ -182,9 +213,11 @@ pub(crate) struct Sandbox {
     memory_mb: u32,
     /// Disk in MiB.
     disk_size_mb: u32,
-    /// Seconds without use after which it is destroyed; null for never.
+    /// Seconds without use after which it is destroyed or paused; null for never.
     #[schema(required = true)]
     timeout_sec: Option<u64>,
+    /// Which of the two.
+    on_timeout: OnTimeout,
     /// Your own labels.
     metadata: BTreeMap<String, String>,
     /// Who owns it.
@@ -197,7 +230,7 @@ pub(crate) struct Sandbox {
     /// When it began to run.
     #[schema(required = true)]
     started_at: Option<DateTime<Utc>>,
-    /// When it is destroyed unless it is used before.
+    /// When it is destroyed or paused unless it is used before.
     #[schema(required = true)]
     expires_at: Option<DateTime<Utc>>,
     /// When this record last changed.
@@ -219,6 +252,7 @@ impl From<SandboxRecord> for Sandbox {
             memory_mb: record.size.memory_mb,
             disk_size_mb: record.size.disk_size_mb,
             timeout_sec: record.timeout_sec,
+            on_timeout: record.on_timeout.into(),
             metadata: record.metadata,
             team_id: record.team_id.to_string(),
             host_id: record.host_id.map(|id| id.to_string()),

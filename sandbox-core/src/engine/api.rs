@@ -22,6 +22,7 @@ use crate::{
         CHUNK_MAX_BYTES, ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize,
         Started,
     },
+    reconcile::Preview,
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
     template::{
         ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
@@ -161,6 +162,10 @@ impl Api for EngineApi {
         page: TemplatePageRequest,
     ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error> {
         self.engine.all_templates(&self.caller, kind, page).await
+    }
+
+    async fn reconciler_plan(&self) -> Result<Preview, Error> {
+        self.engine.reconciler_plan(&self.caller).await
     }
 
     async fn delete_template(&self, name: &str) -> Result<(), Error> {

@@ -5,34 +5,36 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
 use crate::{
+    authorize::{self, Resource},
+    caller::Caller,
     clock::Timestamp,
-    engine::{Inner, errors, later, repair::Planned},
+    engine::{
+        Engine, Inner, later, rights,
+        survey::{Survey, Word},
+    },
     error::Error,
-    host::HostReport,
     id::{SandboxId, TemplateId},
-    operation::Operation,
-    planted::{self, Bug, planted},
-    reconcile::{About, HostView, note_unknown, note_unknown_images, plan},
-    sandbox::{PageRequest, SandboxFilter, SandboxRecord},
-    template::{TemplateFilter, TemplatePageRequest, TemplateRecord},
+    planted::{Bug, planted},
+    reconcile::{Action, Breach, HostView, Preview, Silence, check, plan},
 };
 
 /// The pause after a round that failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait for a host's report.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What rounds remember of one another. Holding it is the right to make a round.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    memory: Mutex<Memory>,
+    pub(super) memory: Mutex<Memory>,
 }
 
-#[derive(Debug, Default)]
-struct Memory {
-    unknown_since: BTreeMap<SandboxId, Timestamp>,
-    unknown_images_since: BTreeMap<TemplateId, Timestamp>,
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    pub(super) unknown_since: BTreeMap<SandboxId, Timestamp>,
+    pub(super) unknown_images_since: BTreeMap<TemplateId, Timestamp>,
     swept_at: Option<Timestamp>,
+    /// When this engine last told the others that it hears the host.
+    pub(super) noted_at: Option<Timestamp>,
+    pub(super) silence: Option<Silence>,
 }
 
 /// What a round found out.
@@ -44,6 +46,25 @@ pub(super) struct Round {
     pub(super) actions: usize,
     /// When there is something to do even if nothing happens.
     next_due: Option<Timestamp>,
+}
+
+impl Engine {
+    /// What a round would do now; see [`Api`](crate::api::Api::reconciler_plan).
+    pub(super) async fn reconciler_plan(&self, caller: &Caller) -> Result<Preview, Error> {
+        rights::on_platform(caller, authorize::Action::Use, Resource::AllTeams)?;
+        let inner = &self.inner;
+        let mut memory = inner.rounds.memory.lock().await.clone();
+        let survey = inner.survey(&mut memory, false).await?;
+        let (actions, breaches) = inner.plan(&survey, &memory);
+        Ok(Preview::new(
+            inner.host_id,
+            survey.now,
+            survey.word.heard(),
+            (survey.records.len(), survey.templates.len()),
+            &actions,
+            &breaches,
+        ))
+    }
 }
 
 impl Inner {
@@ -103,37 +124,40 @@ impl Inner {
     /// One round. With `disown`, operations that are not at work here count as abandoned.
     pub(super) async fn round(self: &Arc<Self>, disown: bool) -> Result<Round, Error> {
         let mut memory = self.rounds.memory.lock().await;
-        // Templates, sandboxes, the host, in this order: see `reconcile`.
-        let early = match planted(Bug::HostBeforeStore) {
-            true => Some(self.report().await?),
-            false => None,
-        };
-        let mut templates = self.all_templates_there_are().await?;
-        let mut records = self.all_records().await?;
-        let report = match early {
-            Some(report) => report,
-            None => self.report().await?,
-        };
-        let now = self.now();
-        let operations = records.iter_mut().filter_map(|r| r.operation.as_mut());
-        self.note_owners(operations, disown, now);
-        let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
-        self.note_owners(operations, disown, now);
-        if planted(Bug::NoPreMark) {
-            records.iter_mut().for_each(planted::without_mark);
-        }
-        memory.unknown_since = note_unknown(&memory.unknown_since, &records, &report, now);
-        memory.unknown_images_since = note_unknown_images(
-            &memory.unknown_images_since,
-            &templates,
-            &report.images,
-            now,
-        );
-        if let Err(error) = self.measure_minimal(&templates, &report).await {
+        let survey = self.survey(&mut memory, disown).await?;
+        if let Word::Report(report) = &survey.word
+            && let Err(error) = self.measure_minimal(&survey.templates, report).await
+        {
             tracing::warn!(%error, "the size of `minimal` not noted");
         }
+        let (actions, breaches) = self.plan(&survey, &memory);
+        for (number, action) in actions.iter().enumerate() {
+            let about = action.about();
+            if let Some(breach) = breaches.iter().find(|breach| breach.action == number) {
+                tracing::error!(%about, %action, %breach, "not done: a rule of all plans is broken");
+                continue;
+            }
+            tracing::info!(%about, %action, "reconciling");
+            if let Err(error) = self.repair(action, survey.planned(about)).await {
+                tracing::warn!(%about, %action, %error, "not repaired yet");
+            }
+        }
+        self.sweep(&mut memory.swept_at, survey.now).await;
+        Ok(Round {
+            sequence: match &survey.word {
+                Word::Report(report) => report.sequence,
+                Word::Stale | Word::Silent { .. } => 0,
+            },
+            actions: actions.len(),
+            next_due: self.next_due(&survey, &memory),
+        })
+    }
+
+    /// What a round would do now, and what of that breaks a rule.
+    pub(super) fn plan(&self, survey: &Survey, memory: &Memory) -> (Vec<Action>, Vec<Breach>) {
         let view = HostView {
-            report: &report,
+            host_id: self.host_id,
+            heard: survey.word.heard(),
             unknown_since: &memory.unknown_since,
             unknown_images_since: &memory.unknown_images_since,
             unknown_grace: match planted(Bug::OrphanWithoutGrace) {
@@ -141,113 +165,14 @@ impl Inner {
                 false => self.config.unknown_grace,
             },
         };
-        let actions = plan(&records, &templates, &view, now);
-        let next_due = self.next_due(&records, &templates, &memory);
-        let records: BTreeMap<SandboxId, SandboxRecord> = records
-            .into_iter()
-            .map(|record| (record.id, record))
-            .collect();
-        let templates: BTreeMap<TemplateId, TemplateRecord> = templates
-            .into_iter()
-            .map(|record| (record.id, record))
-            .collect();
-        for action in &actions {
-            let about = action.about();
-            tracing::info!(%about, %action, "reconciling");
-            let planned = match about {
-                About::Sandbox(id) => records.get(&id).map(Planned::Sandbox),
-                About::Template(id) => templates.get(&id).map(Planned::Template),
-            };
-            let planned = planned.unwrap_or(Planned::Nothing);
-            if let Err(error) = self.repair(action, planned).await {
-                tracing::warn!(%about, %action, %error, "not repaired yet");
-            }
-        }
-        self.sweep(&mut memory.swept_at, now).await;
-        Ok(Round {
-            sequence: report.sequence,
-            actions: actions.len(),
-            next_due,
-        })
+        let (records, templates, now) = (&survey.records, &survey.templates, survey.now);
+        let actions = plan(records, templates, &view, now);
+        let breaches = check(records, templates, &view, now, &actions);
+        (actions, breaches)
     }
 
-    /// The host's report. One that hangs must not end the reconciling of everything else.
-    pub(super) async fn report(&self) -> Result<HostReport, Error> {
-        tokio::select! {
-            biased;
-            report = self.host.list_sandboxes() => report.map_err(errors::from_host),
-            () = self.clock.sleep(REPORT_TIMEOUT) => Err(Error::Unavailable(format!(
-                "the host gave no report within {} s",
-                REPORT_TIMEOUT.as_secs()
-            ))),
-        }
-    }
-
-    async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {
-        let mut records = Vec::new();
-        let mut page = PageRequest {
-            after: None,
-            limit: PageRequest::LIMIT_MAX,
-        };
-        loop {
-            let part = self
-                .store
-                .list_sandboxes(&SandboxFilter::default(), page)
-                .await
-                .map_err(errors::from_store)?;
-            records.extend(part.items);
-            match part.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(records),
-            }
-        }
-    }
-
-    async fn all_templates_there_are(&self) -> Result<Vec<TemplateRecord>, Error> {
-        let filter = TemplateFilter {
-            all_states: true,
-            ..TemplateFilter::default()
-        };
-        let mut records = Vec::new();
-        let mut page = TemplatePageRequest {
-            after: None,
-            limit: PageRequest::LIMIT_MAX,
-        };
-        loop {
-            let part = self.store.list_templates(&filter, page).await;
-            let part = part.map_err(errors::from_store)?;
-            records.extend(part.items);
-            match part.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(records),
-            }
-        }
-    }
-
-    /// Says what this engine knows of who is at work: an operation of its own is, even where a slow
-    /// store let its lease run out.
-    fn note_owners<'a>(
-        &self,
-        operations: impl Iterator<Item = &'a mut Operation>,
-        disown: bool,
-        now: Timestamp,
-    ) {
-        for operation in operations {
-            if self.flights.get(operation.id).is_some() {
-                operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
-            } else if disown || planted(Bug::LeaseIgnored) {
-                operation.lease_until = operation.lease_until.min(now);
-            }
-        }
-    }
-
-    fn next_due(
-        &self,
-        records: &[SandboxRecord],
-        templates: &[TemplateRecord],
-        memory: &Memory,
-    ) -> Option<Timestamp> {
-        let of_records = records.iter().filter_map(|record| {
+    fn next_due(&self, survey: &Survey, memory: &Memory) -> Option<Timestamp> {
+        let of_records = survey.records.iter().filter_map(|record| {
             record
                 .operation
                 .as_ref()
@@ -255,7 +180,8 @@ impl Inner {
                 .or(record.expires_at)
         });
         // A template that is made of a sandbox is due with that sandbox's operation.
-        let of_templates = templates
+        let of_templates = survey
+            .templates
             .iter()
             .filter(|record| record.origin.is_none())
             .filter_map(|record| record.operation.as_ref())
@@ -264,7 +190,10 @@ impl Inner {
         let of_unknown = machines
             .chain(memory.unknown_images_since.values())
             .map(|since| later(*since, self.config.unknown_grace));
-        of_records.chain(of_templates).chain(of_unknown).min()
+        let dues = of_records.chain(of_templates).chain(of_unknown);
+        // What is due already has been seen to, as far as it can be for now.
+        dues.map(|due| due.max(later(survey.now, FAILURE_PAUSE)))
+            .min()
     }
 
     /// Forgets operations that ended long ago, now and then.

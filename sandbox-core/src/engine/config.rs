@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub destroy_retry: Duration,
     /// For how long a machine must be unknown to the store before it is destroyed.
     pub unknown_grace: Duration,
+    /// For how long nobody must have heard the host before its sandboxes are missing.
+    pub host_silence: Duration,
     /// The longest pause between two rounds of the reconciler.
     pub round_max: Duration,
     /// The shortest.
@@ -61,6 +63,7 @@ impl EngineConfig {
         backoff: Duration::from_millis(50),
         destroy_retry: Duration::from_secs(5),
         unknown_grace: Duration::from_secs(60),
+        host_silence: Duration::from_secs(30),
         round_max: Duration::from_secs(30),
         round_min: Duration::from_millis(100),
         operation_retention: Duration::from_secs(7 * 24 * 3600),

@@ -137,6 +137,7 @@ impl Inner {
             template_id: base.id,
             size: validate::size_from(base.kind, base.size, &request)?,
             timeout_sec: request.timeout_sec,
+            on_timeout: request.on_timeout.unwrap_or_default(),
             metadata: request.metadata,
             env: request.env,
             idempotency_key: request.idempotency_key,

@@ -40,13 +40,18 @@ mod repair;
 mod rights;
 mod snapshot;
 mod spawn;
+mod survey;
 mod suspend;
 mod templates;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -59,7 +64,7 @@ use crate::{
         repair::Cleaning, spawn::Tasks,
     },
     error::Error,
-    host::Host,
+    host::{Host, ReportNumber},
     id::{AuditId, HostId, SandboxId},
     lifecycle::Stamp,
     sandbox::SandboxRecord,
@@ -100,6 +105,8 @@ struct Inner {
     cleaning: Cleaning,
     rounds: Rounds,
     observer: Observer,
+    /// The number of the newest report of the host that was heard.
+    newest_report: Mutex<Option<ReportNumber>>,
     /// Ends the background loop's wait early.
     nudge: Notify,
     stop: watch::Sender<bool>,
@@ -146,6 +153,7 @@ impl Engine {
             cleaning: Cleaning::default(),
             rounds: Rounds::default(),
             observer: Observer::default(),
+            newest_report: Mutex::default(),
             nudge: Notify::new(),
             stop: stop.clone(),
         });

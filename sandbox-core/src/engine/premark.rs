@@ -268,7 +268,8 @@ impl Inner {
             let mut pause = self.config.backoff;
             loop {
                 match self.report().await {
-                    Ok(report) => return Some(standing(record, &report)),
+                    Ok(Some(report)) => return Some(standing(record, &report)),
+                    Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "the host does not say how the machine stands");
                     }

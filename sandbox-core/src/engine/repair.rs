@@ -111,6 +111,11 @@ impl Inner {
                 self.mark(record, &Change::PausedFound { reason }, &actor)
                     .await
             }
+            Action::MarkMissing { reason, .. } => {
+                let reason = reason.clone();
+                self.mark(record, &Change::HostSilent { reason }, &actor)
+                    .await
+            }
             Action::SettleOperation { standing, .. } => {
                 self.settle_operation(record, standing.clone(), &actor)
                     .await
@@ -127,13 +132,10 @@ impl Inner {
                 self.destroy_on_a_task(adopted, actor)
             }
             Action::Expire { .. } => {
-                let reason = format!(
-                    "it was not used for {} s",
-                    record.timeout_sec.unwrap_or_default()
-                );
-                let begun = self.begin_on(record, &reason, &actor).await?;
+                let begun = self.begin_on(record, &unused(record), &actor).await?;
                 self.destroy_on_a_task(begun, actor)
             }
+            Action::PauseUnused { .. } => self.pause_unused(record, unused(record), actor).await,
             Action::CleanUp { id, generation, .. } => {
                 self.clean_up(*id, *generation, Some(record.version))
             }
@@ -319,6 +321,12 @@ impl Inner {
             }
         })
     }
+}
+
+/// Why a lifetime has ended.
+fn unused(record: &SandboxRecord) -> String {
+    let lifetime_sec = record.timeout_sec.unwrap_or_default();
+    format!("it was not used for {lifetime_sec} s")
 }
 
 /// Why an operation that nobody has at work any more has failed.

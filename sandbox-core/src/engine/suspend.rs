@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::{
     audit::Actor,
     clock::Timestamp,
     engine::{
-        Engine, Inner,
+        Engine, Inner, errors,
         flights::{Outcome, Pilot},
         lease::Lease,
+        observe::operation_span,
         premark::Marked,
     },
     error::Error,
@@ -41,11 +44,12 @@ impl Turn {
         }
     }
 
-    const fn begin(self, operation_id: OperationId, lease_until: Timestamp) -> Change {
+    fn begin(self, operation_id: OperationId, lease_until: Timestamp) -> Change {
         match self {
             Self::Pause => Change::BeginPause {
                 operation_id,
                 lease_until,
+                reason: "it is being paused".to_owned(),
             },
             Self::Resume => Change::BeginResume {
                 operation_id,
@@ -90,6 +94,40 @@ impl Inner {
             )
             .await?;
         self.outcome_of(id, start, self.config.pause_timeout).await
+    }
+
+    /// Pauses a sandbox that was not used for as long as its lifetime, if it is still as it was read.
+    pub(super) async fn pause_unused(
+        self: &Arc<Self>,
+        record: &SandboxRecord,
+        reason: String,
+        actor: Actor,
+    ) -> Result<(), Error> {
+        let operation_id = OperationId::from_uuid(self.clock.new_uuid());
+        let Some((pilot, _)) = self.flights.begin(operation_id) else {
+            return Ok(());
+        };
+        let change = Change::BeginPause {
+            operation_id,
+            lease_until: self.lease_end(),
+            reason,
+        };
+        let written = self.try_change(record, &change, &actor).await;
+        let Some(marked) = written.map_err(errors::from_store)? else {
+            return Ok(());
+        };
+        let span = operation_span(&marked);
+        let marked = Marked {
+            record: marked,
+            before: record.state,
+            template: None,
+        };
+        let inner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let driven = inner.drive_turn(Turn::Pause, marked, &pilot, actor);
+            let outcome = driven.instrument(span).await;
+            pilot.land(outcome);
+        })
     }
 
     async fn drive_turn(&self, turn: Turn, marked: Marked, pilot: &Pilot, actor: Actor) -> Outcome {

@@ -9,7 +9,7 @@ use crate::{
     lifecycle::Stamp,
     name::TemplateName,
     operation::{Operation, OperationKind, OperationRecord, OperationStatus},
-    sandbox::{SandboxRecord, SandboxState},
+    sandbox::{OnTimeout, SandboxRecord, SandboxState},
     size::MachineSize,
     store::SandboxWrite,
 };
@@ -25,6 +25,8 @@ pub struct NewSandbox {
     pub size: MachineSize,
     /// Lifetime in seconds since it was last used.
     pub timeout_sec: Option<u64>,
+    /// What becomes of it at the end of that.
+    pub on_timeout: OnTimeout,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
     /// Environment variables of every process in it.
@@ -40,6 +42,7 @@ impl NewSandbox {
         self.template == record.template
             && self.size == record.size
             && self.timeout_sec == record.timeout_sec
+            && self.on_timeout == record.on_timeout
             && self.metadata == record.metadata
             && self.env == record.env
     }
@@ -94,6 +97,7 @@ pub fn birth(
             template_id: new.template_id,
             size: new.size,
             timeout_sec: new.timeout_sec,
+            on_timeout: new.on_timeout,
             metadata: new.metadata,
             env: new.env,
             host_id: Some(host_id),

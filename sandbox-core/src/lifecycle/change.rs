@@ -36,6 +36,8 @@ pub enum Change {
         operation_id: OperationId,
         /// Its first lease.
         lease_until: Timestamp,
+        /// Why, for people.
+        reason: String,
     },
     /// [`Event::BeginResume`].
     BeginResume {
@@ -53,7 +55,8 @@ pub enum Change {
         /// The template's record, with its name taken, in the same write.
         template: Box<TemplateRecord>,
     },
-    /// [`Event::EndedRunning`], [`Event::EndedPaused`] or [`Event::EndedStopped`].
+    /// [`Event::EndedRunning`], [`Event::EndedPaused`], [`Event::EndedStopped`] or
+    /// [`Event::EndedMissing`].
     Ended {
         /// How its machine stands, by the host's word.
         standing: Standing,
@@ -117,6 +120,11 @@ pub enum Standing {
         /// Why, for people.
         reason: String,
     },
+    /// Its host does not say, and has said nothing for too long.
+    Unknown {
+        /// Since when, for people.
+        reason: String,
+    },
 }
 
 impl Standing {
@@ -127,6 +135,7 @@ impl Standing {
             Self::Running => SandboxState::Running,
             Self::Paused => SandboxState::Paused,
             Self::Stopped { .. } => SandboxState::Stopped,
+            Self::Unknown { .. } => SandboxState::Missing,
         }
     }
 
@@ -158,6 +167,7 @@ impl Change {
                 Standing::Running => Event::EndedRunning,
                 Standing::Paused => Event::EndedPaused,
                 Standing::Stopped { .. } => Event::EndedStopped,
+                Standing::Unknown { .. } => Event::EndedMissing,
             },
             Self::BeginDestroy { .. } => Event::BeginDestroy,
             Self::DestroySucceeded => Event::DestroySucceeded,
@@ -200,7 +210,6 @@ impl Change {
                 format!("{error}; what is left of it could not be removed yet: {cleanup}")
             }
             Self::CreateUndone { error } => error.to_string(),
-            Self::BeginPause { .. } => "it is being paused".to_owned(),
             Self::BeginResume { .. } => "it is being resumed".to_owned(),
             Self::BeginSnapshot { template, .. } => {
                 format!("the template `{}` is being made of it", template.name)
@@ -209,7 +218,8 @@ impl Change {
                 standing, status, ..
             } => ended_because(standing, status),
             Self::DestroySucceeded => "its host holds nothing of it any more".to_owned(),
-            Self::BeginDestroy { reason, .. }
+            Self::BeginPause { reason, .. }
+            | Self::BeginDestroy { reason, .. }
             | Self::MachineEnded { reason }
             | Self::MachineFound { reason }
             | Self::PausedFound { reason }
@@ -236,7 +246,7 @@ fn ended_because(standing: &Standing, status: &OperationStatus) -> String {
     let stands = match standing {
         Standing::Running => "it runs",
         Standing::Paused => "its memory and disk are kept",
-        Standing::Stopped { reason } => reason,
+        Standing::Stopped { reason } | Standing::Unknown { reason } => reason,
     };
     match status {
         OperationStatus::Failed { error } => format!("{stands}; it failed: {error}"),

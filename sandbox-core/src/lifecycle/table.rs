@@ -30,6 +30,8 @@ pub enum Event {
     EndedPaused,
     /// Its pause, resume or snapshot has ended, and so has its machine.
     EndedStopped,
+    /// Its pause, resume or snapshot is at an end, and its host does not say how its machine stands.
+    EndedMissing,
     /// Someone wants it gone, or its deadline has passed.
     BeginDestroy,
     /// The host holds nothing of it any more.
@@ -50,7 +52,7 @@ pub enum Event {
 
 impl Event {
     /// All events, for tables and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CreateSucceeded,
         Self::CreateFailed,
         Self::CreateUndone,
@@ -60,6 +62,7 @@ impl Event {
         Self::EndedRunning,
         Self::EndedPaused,
         Self::EndedStopped,
+        Self::EndedMissing,
         Self::BeginDestroy,
         Self::DestroySucceeded,
         Self::MachineEnded,
@@ -209,18 +212,21 @@ pub const fn rule(state: SandboxState, operation: Option<OperationKind>, event: 
             (None, Running | Paused) => Become(Paused, Then::Begin(Snapshot)),
             (None, _) => Deny(at_rest(state)),
         },
-        Event::EndedRunning | Event::EndedPaused | Event::EndedStopped => match operation {
-            Some(Pause | Resume | Snapshot) => Become(
-                match event {
-                    Event::EndedRunning => Running,
-                    Event::EndedPaused => Paused,
-                    _ => Stopped,
-                },
-                Then::End,
-            ),
-            Some(operation) => Deny(busy(operation)),
-            None => Deny("nothing is being done with it"),
-        },
+        Event::EndedRunning | Event::EndedPaused | Event::EndedStopped | Event::EndedMissing => {
+            match operation {
+                Some(Pause | Resume | Snapshot) => Become(
+                    match event {
+                        Event::EndedRunning => Running,
+                        Event::EndedPaused => Paused,
+                        Event::EndedMissing => Missing,
+                        _ => Stopped,
+                    },
+                    Then::End,
+                ),
+                Some(operation) => Deny(busy(operation)),
+                None => Deny("nothing is being done with it"),
+            }
+        }
         // An operation's owner sees for itself what becomes of the machine.
         Event::MachineEnded => match (operation, state) {
             (Some(operation), _) => Deny(busy(operation)),

@@ -14,7 +14,7 @@ use crate::{
     id::{AuditId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId, TemplateId},
     name::TemplateName,
     operation::{Operation, OperationKind, OperationStatus},
-    sandbox::{SandboxRecord, SandboxState},
+    sandbox::{OnTimeout, SandboxRecord, SandboxState},
     size::MachineSize,
     store::{SandboxWrite, TemplateChange},
     template::{TemplateKind, TemplateRecord, TemplateState},
@@ -151,6 +151,7 @@ fn born(timeout_sec: Option<u64>) -> SandboxWrite {
         template_id: crate::template::MINIMAL_TEMPLATE_ID,
         size: MachineSize::default(),
         timeout_sec,
+        on_timeout: OnTimeout::Destroy,
         metadata: [("a".to_owned(), "b".to_owned())].into(),
         env: [("C".to_owned(), "d".to_owned())].into(),
         idempotency_key: Some("key".to_owned()),
@@ -215,6 +216,7 @@ fn change_for(event: Event) -> Change {
         Event::BeginPause => Change::BeginPause {
             operation_id: operation_id(4),
             lease_until: at(60),
+            reason,
         },
         Event::BeginResume => Change::BeginResume {
             operation_id: operation_id(4),
@@ -228,6 +230,7 @@ fn change_for(event: Event) -> Change {
         Event::EndedRunning => ended(Standing::Running, Some(error)),
         Event::EndedPaused => ended(Standing::Paused, None),
         Event::EndedStopped => ended(Standing::Stopped { reason }, Some(error)),
+        Event::EndedMissing => ended(Standing::Unknown { reason }, Some(error)),
         Event::PausedFound => Change::PausedFound { reason },
         Event::DestroySucceeded => Change::DestroySucceeded,
         Event::MachineEnded => Change::MachineEnded { reason },
@@ -386,16 +389,18 @@ fn r10_a_request_like_the_first_is_told_from_another() {
         template_id: record.template_id,
         size: record.size,
         timeout_sec: record.timeout_sec,
+        on_timeout: record.on_timeout,
         metadata: record.metadata.clone(),
         env: record.env.clone(),
         idempotency_key: None,
     };
     assert!(new.made(&record));
-    let mut others = vec![new; 5];
+    let mut others = vec![new; 6];
     others[0].template = "other".parse().unwrap();
     others[1].size.vcpus += 1;
     others[2].timeout_sec = None;
     others[3].metadata.clear();
     others[4].env.insert("X".to_owned(), String::new());
+    others[5].on_timeout = OnTimeout::Pause;
     assert!(others.iter().all(|other| !other.made(&record)));
 }

@@ -9,7 +9,7 @@ use crate::{
     id::AuditId,
     lifecycle::{Change, Denied, Event, Rule, Standing, Then, birth::deadline, rule},
     operation::{Operation, OperationKind, OperationRecord, OperationStatus},
-    sandbox::{SandboxRecord, SandboxState},
+    sandbox::{OnTimeout, SandboxRecord, SandboxState},
     store::{SandboxWrite, TemplateChange, TemplateWrite},
     template::TemplateRecord,
 };
@@ -84,7 +84,7 @@ pub fn transition(
         }))),
         // What its owner has let run out, nobody saves by using it now.
         Rule::Become(..)
-            if matches!(event, Event::Use | Event::BeginPause | Event::BeginSnapshot)
+            if ends_with_lifetime(event, record.on_timeout)
                 && record.expires_at.is_some_and(|at| at <= stamp.at) =>
         {
             Err(Denied::new(record, event, "its lifetime has ended"))
@@ -92,6 +92,16 @@ pub fn transition(
         Rule::Become(state, then) => Ok(Transition::Write(Box::new(write(
             record, change, state, then, stamp,
         )))),
+    }
+}
+
+/// Whether this can't be done any more once the lifetime has ended. A pause can where that is what
+/// the end of the lifetime is to bring.
+const fn ends_with_lifetime(event: Event, on_timeout: OnTimeout) -> bool {
+    match event {
+        Event::Use | Event::BeginSnapshot => true,
+        Event::BeginPause => matches!(on_timeout, OnTimeout::Destroy),
+        _ => false,
     }
 }
 
@@ -147,14 +157,29 @@ fn write(
             ..
         }
         | Change::PausedFound { .. } => next.expires_at = None,
+        // What has ended is kept, where nothing is ever destroyed for want of use.
+        Change::Ended {
+            standing: Standing::Stopped { .. },
+            ..
+        }
+        | Change::MachineEnded { .. }
+            if record.on_timeout == OnTimeout::Pause =>
+        {
+            next.expires_at = None;
+        }
         Change::Use
         | Change::Ended {
             standing: Standing::Running,
             ..
         } => next.expires_at = deadline(record.timeout_sec, at),
         Change::MachineFound { .. } => {
+            let anew = deadline(record.timeout_sec, at);
             next.started_at = next.started_at.or(Some(at));
-            next.expires_at = next.expires_at.or(deadline(record.timeout_sec, at));
+            next.expires_at = match record.state {
+                // Nobody could use it in the meantime.
+                SandboxState::Missing => anew,
+                _ => next.expires_at.or(anew),
+            };
         }
         _ => {}
     }
@@ -216,6 +241,7 @@ fn begun(change: &Change, kind: OperationKind, at: Timestamp) -> Option<Operatio
         | Change::BeginPause {
             operation_id,
             lease_until,
+            ..
         }
         | Change::BeginResume {
             operation_id,

@@ -36,6 +36,15 @@ pub enum Action {
         /// Planned on this version.
         version: u64,
     },
+    /// The host has been silent for too long: nobody knows how the machine stands.
+    MarkMissing {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Planned on this version.
+        version: u64,
+        /// Since when, for people.
+        reason: String,
+    },
     /// A pause, resume or snapshot without an owner ends with the state that the host shows.
     SettleOperation {
         /// Which sandbox.
@@ -93,6 +102,13 @@ pub enum Action {
         /// Planned on this version.
         version: u64,
     },
+    /// The deadline has passed, and its creator chose that it is paused then.
+    PauseUnused {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Planned on this version.
+        version: u64,
+    },
     /// The host frees what it has of a sandbox whose record stays.
     CleanUp {
         /// Which sandbox.
@@ -140,8 +156,10 @@ impl Action {
             | Self::UndoCreate { id, .. }
             | Self::RedoDestroy { id, .. }
             | Self::Expire { id, .. }
+            | Self::PauseUnused { id, .. }
             | Self::CleanUp { id, .. }
             | Self::MarkPaused { id, .. }
+            | Self::MarkMissing { id, .. }
             | Self::SettleOperation { id, .. }
             | Self::DestroyUnknown { id, .. } => About::Sandbox(*id),
             Self::GiveUpTemplate { id, .. }
@@ -160,7 +178,9 @@ impl Action {
             | Self::UndoCreate { version, .. }
             | Self::RedoDestroy { version, .. }
             | Self::Expire { version, .. }
+            | Self::PauseUnused { version, .. }
             | Self::MarkPaused { version, .. }
+            | Self::MarkMissing { version, .. }
             | Self::SettleOperation { version, .. }
             | Self::GiveUpTemplate { version, .. }
             | Self::FreeTemplate { version, .. }
@@ -176,10 +196,12 @@ impl fmt::Display for Action {
             Self::MarkStopped { reason, .. } => write!(f, "mark stopped ({reason})"),
             Self::MarkRunning { .. } => f.write_str("mark running"),
             Self::MarkPaused { .. } => f.write_str("mark paused"),
+            Self::MarkMissing { reason, .. } => write!(f, "mark missing ({reason})"),
             Self::SettleOperation { standing, .. } => match standing {
                 Standing::Running => f.write_str("end the operation, running"),
                 Standing::Paused => f.write_str("end the operation, paused"),
                 Standing::Stopped { reason } => write!(f, "end the operation, stopped ({reason})"),
+                Standing::Unknown { reason } => write!(f, "end the operation, missing ({reason})"),
             },
             Self::GiveUpTemplate { .. } => f.write_str("give up the template"),
             Self::FreeTemplate { .. } => f.write_str("free the template"),
@@ -188,6 +210,7 @@ impl fmt::Display for Action {
             Self::UndoCreate { .. } => f.write_str("undo the create"),
             Self::RedoDestroy { .. } => f.write_str("destroy again"),
             Self::Expire { .. } => f.write_str("expire"),
+            Self::PauseUnused { .. } => f.write_str("pause, unused"),
             Self::CleanUp { generation, .. } => {
                 write!(
                     f,

@@ -15,8 +15,9 @@
 //! 2. A lease that ran out: a destroy is done again; a create whose machine runs is complete; any
 //!    other create is undone, on the host and in the store. A pause, resume or snapshot ends with
 //!    the state that the host shows; it has succeeded where that is what it was for.
-//! 3. A record past its deadline is destroyed, whatever its state; but not one whose machine its host
-//!    has paused: time counts while it runs, and nobody knows when it ceased to.
+//! 3. A record past its deadline is destroyed, whatever its state, or paused where it runs and that
+//!    is what its creator chose; but nothing is done about one whose machine its host has paused:
+//!    time counts while it runs, and nobody knows when it ceased to.
 //! 4. A machine newer than its record belongs to someone who knows more than this store: left alone.
 //! 5. Otherwise the host is right about what runs: a record is stopped when its machine is not
 //!    there or has ended, with the host's reason, and running or paused when its machine is so,
@@ -26,40 +27,50 @@
 //! 7. A template that is being made and has no owner any more is given up; a hidden one is freed
 //!    when no sandbox was started from it; an image that no template names goes after the grace.
 //!
-//! Records on other hosts than the reporting one are left alone. Templates are read before
+//! That is for a host that has just been heard. A report that is older than one known before says
+//! nothing: all is left as it is. Of a host that has been silent for too long the records become
+//! missing, which they cease to be with its next report; what nobody works on any more ends so, and
+//! what needs no host is done.
+//!
+//! Records on other hosts than this one are left alone. Templates are read before
 //! sandboxes: a template that is being made is then there together with its sandbox's operation, or
 //! has been written since.
 
 mod action;
+mod check;
+mod heard;
+mod preview;
 mod templates;
 #[cfg(test)]
 mod tests;
 mod unknown;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     clock::Timestamp,
     host::{HostReport, HostSandbox, HostSandboxState},
-    id::{SandboxId, TemplateId},
+    id::{HostId, SandboxId, TemplateId},
     lifecycle::Standing,
     operation::OperationKind,
-    sandbox::{SandboxRecord, SandboxState},
+    sandbox::{OnTimeout, SandboxRecord, SandboxState},
     template::TemplateRecord,
 };
 
 pub use action::{About, Action};
+pub use check::{Breach, Rules, check};
+pub use heard::{Heard, Silence};
+pub use preview::{PlannedAction, Preview};
 pub use templates::note_unknown_images;
 pub use unknown::note_unknown;
 
 /// How a host stands, taken after the records were read.
 #[derive(Debug, Clone, Copy)]
 pub struct HostView<'a> {
-    /// What it reported.
-    pub report: &'a HostReport,
+    /// Which host.
+    pub host_id: HostId,
+    /// What it says.
+    pub heard: Heard<'a>,
     /// Machines that no record knows, in this report and all those before it, and since when; see
     /// [`note_unknown`].
     pub unknown_since: &'a BTreeMap<SandboxId, Timestamp>,
@@ -81,38 +92,29 @@ pub fn plan(
     view: &HostView<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
-    let machines: BTreeMap<SandboxId, &HostSandbox> = view
-        .report
-        .sandboxes
-        .iter()
-        .map(|machine| (machine.id, machine))
-        .collect();
-    let known: BTreeSet<SandboxId> = records.iter().map(|record| record.id).collect();
-    let here = |record: &&SandboxRecord| {
-        record
-            .host_id
-            .is_none_or(|host| host == view.report.host_id)
-    };
-    let for_records = records
-        .iter()
-        .filter(here)
-        .filter_map(|record| settle(record, Seen::of(record, machines.get(&record.id)), now));
-    let for_machines = machines
-        .values()
-        .filter(|machine| !known.contains(&machine.id))
-        .filter(|machine| {
-            view.unknown_since
-                .get(&machine.id)
-                .is_some_and(|since| waited(*since, now, view.unknown_grace))
-        })
-        .map(|machine| Action::DestroyUnknown {
-            id: machine.id,
-            generation: machine.generation,
-        });
-    for_records
-        .chain(for_machines)
-        .chain(templates::plan(records, templates, view, now))
-        .collect()
+    let here = |record: &&SandboxRecord| record.host_id.is_none_or(|host| host == view.host_id);
+    let records_here = records.iter().filter(here);
+    match view.heard {
+        Heard::Stale => Vec::new(),
+        Heard::Silent { since } => records_here
+            .filter_map(|record| in_silence(record, since, now))
+            .chain(templates::plan_in_silence(records, templates, view, now))
+            .collect(),
+        Heard::Report(report) => {
+            let machines: BTreeMap<SandboxId, &HostSandbox> = report
+                .sandboxes
+                .iter()
+                .map(|machine| (machine.id, machine))
+                .collect();
+            let for_records = records_here.filter_map(|record| {
+                settle(record, Seen::of(record, machines.get(&record.id)), now)
+            });
+            for_records
+                .chain(unknown::plan(records, &machines, view, now))
+                .chain(templates::plan(records, templates, report, view, now))
+                .collect()
+        }
+    }
 }
 
 fn waited(since: Timestamp, now: Timestamp, grace: Duration) -> bool {
@@ -187,25 +189,69 @@ fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Acti
     match &record.operation {
         Some(operation) if operation.lease_until > now => None,
         Some(operation) => Some(match (operation.kind, seen) {
-            (OperationKind::Destroy, _) => Action::RedoDestroy { id, version },
             (OperationKind::Create, Seen::Running) => Action::CompleteCreate { id, version },
-            (OperationKind::Create | OperationKind::Import, _) => {
-                Action::UndoCreate { id, version }
-            }
-            (OperationKind::Pause | OperationKind::Resume | OperationKind::Snapshot, seen) => {
-                Action::SettleOperation {
-                    id,
-                    version,
-                    standing: seen.standing(),
-                }
-            }
+            (kind, seen) => unowned(record, kind, seen.standing()),
         }),
-        None if record.expires_at.is_some_and(|at| at <= now)
-            && (seen != Seen::Paused || record.state == SandboxState::Error) =>
-        {
-            Some(Action::Expire { id, version })
+        None if record.expires_at.is_some_and(|at| at <= now) => {
+            match (record.on_timeout, record.state, seen) {
+                (OnTimeout::Destroy, SandboxState::Error, _) => {
+                    Some(Action::Expire { id, version })
+                }
+                // What was missing has a lifetime again once it is found.
+                (OnTimeout::Destroy, state, seen)
+                    if seen != Seen::Paused && state != SandboxState::Missing =>
+                {
+                    Some(Action::Expire { id, version })
+                }
+                (OnTimeout::Pause, SandboxState::Running, Seen::Running) => {
+                    Some(Action::PauseUnused { id, version })
+                }
+                _ => idle(record, seen),
+            }
         }
         None => idle(record, seen),
+    }
+}
+
+/// An operation whose lease ran out, with its machine standing so.
+fn unowned(record: &SandboxRecord, kind: OperationKind, standing: Standing) -> Action {
+    let (id, version) = (record.id, record.version);
+    match kind {
+        OperationKind::Destroy => Action::RedoDestroy { id, version },
+        OperationKind::Create | OperationKind::Import => Action::UndoCreate { id, version },
+        OperationKind::Pause | OperationKind::Resume | OperationKind::Snapshot => {
+            Action::SettleOperation {
+                id,
+                version,
+                standing,
+            }
+        }
+    }
+}
+
+/// A record whose host has been silent for too long.
+fn in_silence(record: &SandboxRecord, since: Timestamp, now: Timestamp) -> Option<Action> {
+    let (id, version) = (record.id, record.version);
+    let reason = format!(
+        "its host has not been heard since {}",
+        since.format("%Y-%m-%d %H:%M:%S UTC")
+    );
+    match (&record.operation, record.state) {
+        (Some(operation), _) if operation.lease_until > now => None,
+        (Some(operation), _) => Some(unowned(
+            record,
+            operation.kind,
+            Standing::Unknown { reason },
+        )),
+        // A deadline waits for the host: nobody can use what does not answer.
+        (None, SandboxState::Running | SandboxState::Paused | SandboxState::Stopped) => {
+            Some(Action::MarkMissing {
+                id,
+                version,
+                reason,
+            })
+        }
+        (None, SandboxState::Pending | SandboxState::Error | SandboxState::Missing) => None,
     }
 }
 

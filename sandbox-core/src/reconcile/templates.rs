@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Action, HostView, waited};
 use crate::{
     clock::Timestamp,
-    host::HostImage,
+    host::{HostImage, HostReport},
     id::TemplateId,
     sandbox::SandboxRecord,
     template::{MINIMAL_TEMPLATE_ID, TemplateRecord, TemplateState},
@@ -18,30 +18,21 @@ use crate::{
 pub(super) fn plan(
     sandboxes: &[SandboxRecord],
     templates: &[TemplateRecord],
+    report: &HostReport,
     view: &HostView<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
     let used: BTreeSet<TemplateId> = sandboxes.iter().map(|record| record.template_id).collect();
     let known: BTreeSet<TemplateId> = templates.iter().map(|record| record.id).collect();
-    let here = |record: &&TemplateRecord| {
-        record
-            .host_id
-            .is_none_or(|host| host == view.report.host_id)
-    };
-    let for_templates = templates.iter().filter(here).filter_map(|record| {
-        let (id, version) = (record.id, record.version);
-        match record.state {
-            TemplateState::Making if !has_owner(record, sandboxes, now) => {
-                Some(Action::GiveUpTemplate { id, version })
-            }
-            TemplateState::Deleting if !used.contains(&id) => {
-                Some(Action::FreeTemplate { id, version })
-            }
-            TemplateState::Making | TemplateState::Ready | TemplateState::Deleting => None,
-        }
-    });
-    let for_images = view
-        .report
+    let for_hidden = templates
+        .iter()
+        .filter(|record| is_here(record, view))
+        .filter(|record| record.state == TemplateState::Deleting && !used.contains(&record.id))
+        .map(|record| Action::FreeTemplate {
+            id: record.id,
+            version: record.version,
+        });
+    let for_images = report
         .images
         .iter()
         .filter(|image| {
@@ -53,7 +44,35 @@ pub(super) fn plan(
                 .is_some_and(|since| waited(*since, now, view.unknown_grace))
         })
         .map(|image| Action::DeleteUnknownImage { image: image.id });
-    for_templates.chain(for_images).collect()
+    plan_in_silence(sandboxes, templates, view, now)
+        .into_iter()
+        .chain(for_hidden)
+        .chain(for_images)
+        .collect()
+}
+
+/// What can be done about templates without their host.
+pub(super) fn plan_in_silence(
+    sandboxes: &[SandboxRecord],
+    templates: &[TemplateRecord],
+    view: &HostView<'_>,
+    now: Timestamp,
+) -> Vec<Action> {
+    templates
+        .iter()
+        .filter(|record| is_here(record, view))
+        .filter(|record| {
+            record.state == TemplateState::Making && !has_owner(record, sandboxes, now)
+        })
+        .map(|record| Action::GiveUpTemplate {
+            id: record.id,
+            version: record.version,
+        })
+        .collect()
+}
+
+fn is_here(record: &TemplateRecord, view: &HostView<'_>) -> bool {
+    record.host_id.is_none_or(|host| host == view.host_id)
 }
 
 /// A template that is made of a sandbox is kept by that sandbox's operation, any other by its own

@@ -1,8 +1,37 @@
-//! Memory for machines that no record knows.
+//! Machines that no record knows: how long they have been so, and their end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{clock::Timestamp, host::HostReport, id::SandboxId, sandbox::SandboxRecord};
+use super::{Action, HostView, waited};
+use crate::{
+    clock::Timestamp,
+    host::{HostReport, HostSandbox},
+    id::SandboxId,
+    sandbox::SandboxRecord,
+};
+
+/// Those that have used up their grace.
+pub(super) fn plan(
+    records: &[SandboxRecord],
+    machines: &BTreeMap<SandboxId, &HostSandbox>,
+    view: &HostView<'_>,
+    now: Timestamp,
+) -> Vec<Action> {
+    let known: BTreeSet<SandboxId> = records.iter().map(|record| record.id).collect();
+    let unknown = machines
+        .values()
+        .filter(|machine| !known.contains(&machine.id));
+    unknown
+        .filter(|machine| {
+            let since = view.unknown_since.get(&machine.id);
+            since.is_some_and(|since| waited(*since, now, view.unknown_grace))
+        })
+        .map(|machine| Action::DestroyUnknown {
+            id: machine.id,
+            generation: machine.generation,
+        })
+        .collect()
+}
 
 /// Carries the list of unknown machines from one report to the next: those that became known or
 /// went away drop out, so that a machine must be unknown without a break to use up its grace.

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    host::HostSeen,
+    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationRecord, OperationStatus},
     planted::{Bug, planted},
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
@@ -32,6 +33,7 @@ struct Tables {
     templates: BTreeMap<TemplateId, TemplateRecord>,
     operations: BTreeMap<OperationId, OperationRecord>,
     audit: Vec<AuditEntry>,
+    hosts: BTreeMap<HostId, HostSeen>,
     transactions: u64,
     faults: Vec<Fault>,
     latency: Duration,
@@ -380,6 +382,18 @@ impl Store for MemoryStore {
                     .cloned()
             })
             .await)
+    }
+
+    async fn note_host(&self, seen: HostSeen) -> Result<(), StoreError> {
+        self.write(|tables| {
+            tables.hosts.insert(seen.host_id, seen);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn host(&self, id: HostId) -> Result<Option<HostSeen>, StoreError> {
+        Ok(self.read(|tables| tables.hosts.get(&id).copied()).await)
     }
 
     async fn remove_operations_finished_before(

@@ -36,7 +36,7 @@ impl Inner {
             deleting: false,
         });
         images.sort_by_key(|image| image.id);
-        Ok(self.table.report(self.id, images))
+        Ok(self.table.report(self.id, self.epoch, images))
     }
 
     /// Makes an image from elsewhere.

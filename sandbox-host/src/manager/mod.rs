@@ -90,6 +90,7 @@ pub struct HostManager {
 #[derive(Debug)]
 struct Inner {
     id: HostId,
+    epoch: u64,
     pool_size: usize,
     boot: BootParts,
     images: MemoryImages,
@@ -129,6 +130,7 @@ impl HostManager {
             Inventory::open(data.join("machines")).map_err(internal("making the inventory"))?;
         let inner = Arc::new(Inner {
             id: host_id(&data).map_err(internal("reading the host's ID"))?,
+            epoch: next_epoch(&data).map_err(internal("numbering this start"))?,
             pool_size: config.pool_size,
             boot,
             images,
@@ -406,6 +408,29 @@ fn nobody(reason: String) -> GuestClient {
 fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(path)?;
     path.canonicalize()
+}
+
+/// A number that is greater with every start: one more than the last, or the time in microseconds
+/// where that is more, which it is also where the folder was put back to an earlier state.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "numbers the starts of real processes, which no test's clock does"
+)]
+fn next_epoch(data: &Path) -> std::io::Result<u64> {
+    let file = data.join("epoch.json");
+    let last: u64 = match std::fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(std::io::Error::other)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let time_us = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_micros()).ok())
+        .unwrap_or(0);
+    let epoch = time_us.max(last.saturating_add(1));
+    durable::write_json(&file, &epoch)?;
+    Ok(epoch)
 }
 
 fn host_id(data: &Path) -> std::io::Result<HostId> {

@@ -430,7 +430,7 @@ impl Table {
         }
     }
 
-    pub(super) fn report(&self, host_id: HostId, images: Vec<HostImage>) -> HostReport {
+    pub(super) fn report(&self, host_id: HostId, epoch: u64, images: Vec<HostImage>) -> HostReport {
         let state = self.state.lock();
         let mut sandboxes: Vec<HostSandbox> = state
             .slots
@@ -451,6 +451,7 @@ impl Table {
         sandboxes.sort_by_key(|sandbox| sandbox.id);
         HostReport {
             host_id,
+            epoch,
             sequence: *self.sequence.borrow(),
             sandboxes,
             images,

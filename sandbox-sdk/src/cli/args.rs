@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use sandbox_core::{
-    id::SandboxId, name::TemplateName, sandbox::SandboxState, template::TemplateKind,
+    id::SandboxId,
+    name::TemplateName,
+    sandbox::{OnTimeout, SandboxState},
+    template::TemplateKind,
 };
 
 use super::place::Place;
@@ -121,6 +124,9 @@ pub(super) enum Command {
     /// Show, remove and import templates
     #[command(subcommand)]
     Template(Template),
+    /// For administrators of a platform
+    #[command(subcommand)]
+    Admin(Admin),
     /// Say what this machine can do, what is missing, and what mends it
     Doctor,
     /// Print a script that completes this program's commands
@@ -156,9 +162,12 @@ pub(super) struct Create {
     /// Disk in MiB [default: 5120]; the host spends only what is written
     #[arg(long, value_name = "MB")]
     pub(super) disk_size_mb: Option<u32>,
-    /// Destroy it once it was not used for this long, such as 90, 30m or 2h [default: never]
+    /// Destroy or pause it once it was not used for this long, such as 90, 30m or 2h [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
+    /// What becomes of it then: destroy or pause [default: destroy]
+    #[arg(long, value_name = "ACTION", requires = "timeout", value_parser = on_timeout)]
+    pub(super) on_timeout: Option<OnTimeout>,
     /// A label to find it by; may be repeated
     #[arg(short, long = "label", value_name = "NAME=VALUE", value_parser = pair)]
     pub(super) labels: Vec<(String, String)>,
@@ -319,6 +328,12 @@ pub(super) struct Templates {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Show what the reconciler would do now, and whether any of it breaks a rule; does nothing
+    Plan,
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Template {
     /// Show what is known of a template
     Get {
@@ -403,6 +418,16 @@ fn state(text: &str) -> Result<SandboxState, String> {
     found.ok_or_else(|| {
         let all = SandboxState::ALL.map(SandboxState::as_str).join(", ");
         format!("the states are {all}")
+    })
+}
+
+fn on_timeout(text: &str) -> Result<OnTimeout, String> {
+    let found = OnTimeout::ALL
+        .into_iter()
+        .find(|then| then.as_str() == text);
+    found.ok_or_else(|| {
+        let all = OnTimeout::ALL.map(OnTimeout::as_str).join(", ");
+        format!("the actions are {all}")
     })
 }
 

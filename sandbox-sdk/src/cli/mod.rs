@@ -4,6 +4,7 @@
 //!
 //! What never happens here: anything that the SDK could not do for an app as well.
 
+mod admin;
 mod args;
 mod copy;
 mod doctor;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use args::{Admin, Cli, Command};
 use failure::{EXEC_FAILED, Failure};
 use session::Session;
 
@@ -105,6 +106,7 @@ async fn carry_out(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Snapshot(args) => interruptible(templates::snapshot(session, args)).await,
         Command::Templates(args) => interruptible(templates::ls(session, args)).await,
         Command::Template(args) => interruptible(templates::template(session, args)).await,
+        Command::Admin(Admin::Plan) => interruptible(admin::plan(session)).await,
         Command::Rm(args) => interruptible(sandboxes::rm(session, args)).await,
         Command::Ps(args) => interruptible(processes::ps(session, args.id)).await,
         Command::Kill(args) => interruptible(processes::kill(session, &args)).await,

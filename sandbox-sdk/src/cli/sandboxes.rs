@@ -23,6 +23,7 @@ pub(super) async fn create(session: &Session, args: Create) -> Result<(), Failur
         timeout_sec: args
             .timeout
             .map(|timeout| timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0)),
+        on_timeout: args.on_timeout,
         metadata: args.labels.into_iter().collect(),
         env: args.env.into_iter().collect(),
         idempotency_key: args.idempotency_key,
@@ -124,7 +125,7 @@ fn done(session: &Session, record: &SandboxRecord) -> Result<(), Failure> {
 }
 
 /// What a person wants to know first comes first.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 15] = [
     "id",
     "state",
     "reason",
@@ -136,6 +137,7 @@ const SHOWN: [&str; 14] = [
     "created_at",
     "started_at",
     "timeout_sec",
+    "on_timeout",
     "expires_at",
     "operation",
     "host_id",

@@ -122,6 +122,7 @@ pub(super) fn sandbox(record: &SandboxRecord) -> Value {
         "memory_mb": record.size.memory_mb,
         "disk_size_mb": record.size.disk_size_mb,
         "timeout_sec": record.timeout_sec,
+        "on_timeout": record.on_timeout,
         "metadata": record.metadata,
         "team_id": record.team_id,
         "host_id": record.host_id,

@@ -12,6 +12,7 @@ use sandbox_core::{
     id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExitStatus, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    reconcile::Preview,
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
     template::{
         ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
@@ -27,6 +28,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Pausing, snapshots and templates: the calls below that speak of them.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
+/// The reconciler's plan.
+pub(crate) const PLAN: &str = "reconciler-plan";
 
 /// How a command stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +89,7 @@ pub(crate) trait ControlPlane {
         kind: Option<TemplateKind>,
         page: TemplatePageRequest,
     ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error>;
+    async fn reconciler_plan() -> Result<Preview, Error>;
     async fn delete_template(request: Uuid, name: String) -> Result<(), Error>;
 
     /// Starts a command, or joins the one of this ID, and waits a while for its end.

@@ -24,6 +24,7 @@ diesel::table! {
         memory_mb -> Integer,
         disk_size_mb -> Integer,
         timeout_sec -> Nullable<BigInt>,
+        on_timeout -> Text,
         metadata -> Jsonb,
         env -> Jsonb,
         host_id -> Nullable<Uuid>,
@@ -69,6 +70,15 @@ diesel::table! {
         error -> Nullable<Jsonb>,
         started_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    hosts (id) {
+        id -> Uuid,
+        report_epoch -> BigInt,
+        report_sequence -> BigInt,
+        seen_at -> Timestamptz,
     }
 }
 

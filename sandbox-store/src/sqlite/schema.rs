@@ -24,6 +24,7 @@ diesel::table! {
         memory_mb -> Integer,
         disk_size_mb -> Integer,
         timeout_sec -> Nullable<BigInt>,
+        on_timeout -> Text,
         metadata -> Text,
         env -> Text,
         host_id -> Nullable<Binary>,
@@ -69,6 +70,15 @@ diesel::table! {
         error -> Nullable<Text>,
         started_at -> BigInt,
         finished_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    hosts (id) {
+        id -> Binary,
+        report_epoch -> BigInt,
+        report_sequence -> BigInt,
+        seen_at -> BigInt,
     }
 }
 

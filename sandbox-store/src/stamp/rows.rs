@@ -3,22 +3,23 @@
 /// Stamps the row types of one backend. Stands in a module of its own.
 ///
 /// `$schema` is the backend's schema module, with the tables `sandboxes`, `templates`,
-/// `operations` and `audit_logs` under the same column names.
+/// `operations`, `hosts` and `audit_logs` under the same column names.
 macro_rules! stamp_rows {
     (schema: $schema:path) => {
         use diesel::prelude::*;
         use sandbox_core::{
             audit::{Actor, ActorKind, AuditEntry},
+            host::{HostSeen, ReportNumber},
             id::{AuditId, HostId, OperationId, SandboxId, TeamId, TemplateId},
             operation::{Operation, OperationKind, OperationRecord, OperationStatus},
-            sandbox::{SandboxRecord, SandboxState},
+            sandbox::{OnTimeout, SandboxRecord, SandboxState},
             size::MachineSize,
             store::StoreError,
             template::{TemplateKind, TemplateRecord, TemplateState},
         };
         use $schema as schema;
 
-        use schema::{audit_logs, operations, sandboxes, templates};
+        use schema::{audit_logs, hosts, operations, sandboxes, templates};
 
         use crate::{
             columns::{DbJson, DbTime, DbUuid},
@@ -68,6 +69,7 @@ macro_rules! stamp_rows {
             memory_mb: i32,
             disk_size_mb: i32,
             timeout_sec: Option<i64>,
+            on_timeout: String,
             metadata: DbJson,
             env: DbJson,
             host_id: Option<DbUuid>,
@@ -101,6 +103,7 @@ macro_rules! stamp_rows {
                         .timeout_sec
                         .map(|seconds| to_column("timeout_sec", seconds))
                         .transpose()?,
+                    on_timeout: record.on_timeout.as_str().to_owned(),
                     metadata: DbJson::of(&record.metadata)?,
                     env: DbJson::of(&record.env)?,
                     host_id: record.host_id.map(|id| DbUuid(id.uuid())),
@@ -145,6 +148,12 @@ macro_rules! stamp_rows {
                         .timeout_sec
                         .map(|seconds| from_column("timeout_sec", seconds))
                         .transpose()?,
+                    on_timeout: named(
+                        "on_timeout",
+                        &OnTimeout::ALL,
+                        OnTimeout::as_str,
+                        &self.on_timeout,
+                    )?,
                     metadata: self.metadata.read("metadata")?,
                     env: self.env.read("env")?,
                     host_id: self.host_id.map(|id| HostId::from_uuid(id.0)),
@@ -236,6 +245,37 @@ macro_rules! stamp_rows {
                     host_id: self.host_id.map(|id| HostId::from_uuid(id.0)),
                     created_at: self.created_at.0,
                     updated_at: self.updated_at.0,
+                })
+            }
+        }
+
+        #[derive(Queryable, Selectable, Insertable, AsChangeset)]
+        #[diesel(table_name = hosts)]
+        pub(super) struct HostRow {
+            id: DbUuid,
+            report_epoch: i64,
+            report_sequence: i64,
+            seen_at: DbTime,
+        }
+
+        impl HostRow {
+            pub(super) fn of(seen: &HostSeen) -> Result<Self, StoreError> {
+                Ok(Self {
+                    id: DbUuid(seen.host_id.uuid()),
+                    report_epoch: to_column("report_epoch", seen.report.epoch)?,
+                    report_sequence: to_column("report_sequence", seen.report.sequence)?,
+                    seen_at: DbTime(seen.seen_at),
+                })
+            }
+
+            pub(super) fn seen(self) -> Result<HostSeen, StoreError> {
+                Ok(HostSeen {
+                    host_id: HostId::from_uuid(self.id.0),
+                    report: ReportNumber {
+                        epoch: from_column("report_epoch", self.report_epoch)?,
+                        sequence: from_column("report_sequence", self.report_sequence)?,
+                    },
+                    seen_at: self.seen_at.0,
                 })
             }
         }

@@ -27,7 +27,8 @@ macro_rules! stamp_store {
         use sandbox_core::{
             audit::AuditEntry,
             clock::Timestamp,
-            id::{OperationId, SandboxId, TeamId, TemplateId},
+            host::HostSeen,
+            id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
             operation::OperationRecord,
             sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
             store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
@@ -43,8 +44,8 @@ macro_rules! stamp_store {
             columns::{DbTime, DbUuid},
             stamp::{from_column, named, to_column},
         };
-        use rows::{AuditRow, OperationRow, SandboxRow, TemplateRow};
-        use schema::{audit_logs, operations, sandboxes, templates};
+        use rows::{AuditRow, HostRow, OperationRow, SandboxRow, TemplateRow};
+        use schema::{audit_logs, hosts, operations, sandboxes, templates};
 
         /// Applies a change, inside a transaction. Returns how many records went, for changes that
         /// remove any number.
@@ -97,6 +98,16 @@ macro_rules! stamp_store {
                 }
                 Change::Template(write) => {
                     apply_template(conn, write).await?;
+                    Ok(0)
+                }
+                Change::NoteHost(seen) => {
+                    diesel::insert_into(hosts::table)
+                        .values(HostRow::of(seen)?)
+                        .on_conflict(hosts::id)
+                        .do_update()
+                        .set(HostRow::of(seen)?)
+                        .execute(conn)
+                        .await?;
                     Ok(0)
                 }
                 Change::RemoveOperations { finished_before } => {
@@ -365,6 +376,20 @@ macro_rules! stamp_store {
                     Box::pin(async move { query.first(conn).await.optional() })
                 });
                 row.await?.map(OperationRow::record).transpose()
+            }
+
+            async fn note_host(&self, seen: HostSeen) -> Result<(), StoreError> {
+                self.commit(Change::NoteHost(seen)).await.map(drop)
+            }
+
+            async fn host(&self, id: HostId) -> Result<Option<HostSeen>, StoreError> {
+                let row = self.read(|conn| {
+                    let query = hosts::table
+                        .find(DbUuid(id.uuid()))
+                        .select(HostRow::as_select());
+                    Box::pin(async move { query.get_result(conn).await.optional() })
+                });
+                row.await?.map(HostRow::seen).transpose()
             }
 
             async fn remove_operations_finished_before(

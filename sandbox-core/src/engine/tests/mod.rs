@@ -5,12 +5,14 @@ mod destroy;
 mod exec;
 mod guest;
 mod import;
+mod model;
 mod observe;
 mod platform_templates;
 mod random;
 mod recovery;
 mod rights;
 mod settle;
+mod silence;
 mod snapshot;
 mod suspend;
 mod takeover;
@@ -24,7 +26,7 @@ use crate::{
     host::HostError,
     id::OperationId,
     operation::{OperationRecord, OperationStatus},
-    sandbox::{CreateSandbox, PageRequest, SandboxFilter, SandboxState},
+    sandbox::{CreateSandbox, OnTimeout, PageRequest, SandboxFilter, SandboxState},
     sim::{MemoryStore, SimClock, SimHost},
 };
 

@@ -122,6 +122,37 @@ fn r8_a_sandbox_is_not_saved_from_its_deadline_by_a_pause_or_snapshot_that_comes
 }
 
 #[test]
+fn r8_a_pause_can_come_at_the_end_of_a_lifetime_that_is_to_end_so() {
+    let mut record = running(Some(60));
+    record.on_timeout = OnTimeout::Pause;
+    let pausing = written(&record, &change_for(Event::BeginPause), 60).record;
+    let paused = written(&pausing, &ended(Standing::Paused, None), 61).record;
+    assert_eq!(
+        (paused.state, paused.expires_at),
+        (SandboxState::Paused, None)
+    );
+    for event in [Event::Use, Event::BeginSnapshot] {
+        let denied = transition(&record, &change_for(event), stamp(60)).unwrap_err();
+        assert_eq!(denied.reason, "its lifetime has ended");
+    }
+    // One that ends by itself is kept too.
+    let stopped = written(&record, &change_for(Event::MachineEnded), 10).record;
+    assert_eq!(stopped.expires_at, None);
+    record.on_timeout = OnTimeout::Destroy;
+    let stopped = written(&record, &change_for(Event::MachineEnded), 10).record;
+    assert_eq!(stopped.expires_at, Some(at(60)));
+}
+
+#[test]
+fn r37_a_lifetime_begins_anew_when_its_host_is_heard_again() {
+    let missing = written(&running(Some(60)), &change_for(Event::HostSilent), 10).record;
+    assert_eq!(missing.state, SandboxState::Missing);
+    let found = written(&missing, &change_for(Event::MachineFound), 500).record;
+    assert_eq!(found.state, SandboxState::Running);
+    assert_eq!(found.expires_at, Some(at(560)));
+}
+
+#[test]
 fn trap_4_an_operation_has_succeeded_only_where_its_machine_stands_as_it_was_to() {
     let error = || Error::Host("no".to_owned());
     for kind in OperationKind::ALL {

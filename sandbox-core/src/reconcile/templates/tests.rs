@@ -7,7 +7,8 @@ use crate::{
     host::{HostImage, HostReport},
     id::{HostId, OperationId, PLATFORM_TEAM_ID, SandboxId},
     operation::{Operation, OperationKind},
-    sandbox::SandboxState,
+    reconcile::Heard,
+    sandbox::{OnTimeout, SandboxState},
     size::MachineSize,
     template::TemplateKind,
 };
@@ -44,6 +45,7 @@ fn sandbox(template: u128, operation: Option<Operation>) -> SandboxRecord {
         template_id: template_id(template),
         size: MachineSize::default(),
         timeout_sec: None,
+        on_timeout: OnTimeout::Destroy,
         metadata: BTreeMap::new(),
         env: BTreeMap::new(),
         host_id: Some(HostId::from_uuid(Uuid::from_u128(1))),
@@ -99,17 +101,19 @@ fn planned(
 ) -> Vec<Action> {
     let report = HostReport {
         host_id: HostId::from_uuid(Uuid::from_u128(1)),
+        epoch: 1,
         sequence: 1,
         sandboxes: Vec::new(),
         images,
     };
     let view = HostView {
-        report: &report,
+        host_id: report.host_id,
+        heard: Heard::Report(&report),
         unknown_since: &BTreeMap::new(),
         unknown_images_since: since,
         unknown_grace: GRACE,
     };
-    plan(sandboxes, templates, &view, now)
+    plan(sandboxes, templates, &report, &view, now)
 }
 
 #[test]

@@ -263,6 +263,7 @@ impl Host for SimHost {
             let mut state = self.shared.lock();
             let report = HostReport {
                 host_id: SIM_HOST_ID,
+                epoch: state.epoch,
                 sequence: self.shared.sequence.get(),
                 sandboxes: state.report(),
                 images: state.report_images(),

@@ -9,6 +9,7 @@
 //! ```
 
 mod fixtures;
+mod hosts;
 mod lists;
 mod operations;
 mod races;
@@ -16,6 +17,7 @@ mod records;
 mod template_writes;
 mod templates;
 
+pub use hosts::*;
 pub use lists::*;
 pub use operations::*;
 pub use races::*;
@@ -50,6 +52,7 @@ macro_rules! store_contract {
             the_last_operation_is_the_newest_also_after_removal
             old_finished_operations_are_removed_and_running_ones_stay
             sandboxes_are_counted_by_state
+            r37_the_newest_note_of_a_host_is_the_one_that_is_there
             lists_filter_by_state_template_and_metadata
             r23_lists_filter_by_team_and_template_id
             pages_have_no_gaps_and_no_doubles

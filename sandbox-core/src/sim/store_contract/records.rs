@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     id::{HostId, OperationId, TeamId},
     operation::{Operation, OperationKind, OperationStatus},
-    sandbox::{SandboxRecord, SandboxState},
+    sandbox::{OnTimeout, SandboxRecord, SandboxState},
     size::MachineSize,
     store::{SandboxWrite, Store},
 };
@@ -33,6 +33,7 @@ fn full(number: u128) -> SandboxRecord {
         disk_size_mb: 4 * 1024 * 1024,
     };
     full.timeout_sec = Some(31_536_000);
+    full.on_timeout = OnTimeout::Pause;
     full.metadata = BTreeMap::from([("owner".to_owned(), "me".to_owned())]);
     full.env = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]);
     full.host_id = Some(HostId::from_uuid(Uuid::from_u128(u128::MAX)));

@@ -6,7 +6,7 @@ use super::World;
 use crate::{
     id::{OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationKind, OperationStatus},
-    sandbox::SandboxRecord,
+    sandbox::{OnTimeout, SandboxRecord},
     template::{TemplateKind, TemplateRecord},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Known {
     pub(super) team: TeamId,
     /// It has a lifetime, and may be gone at any moment.
     pub(super) mortal: bool,
+    /// It has a lifetime, and may be paused at any moment.
+    pub(super) drowsy: bool,
     /// A client was told that it is destroyed.
     pub(super) gone: bool,
     /// A client was told that it is paused, and nobody has asked for anything else since.
@@ -261,7 +263,8 @@ impl World {
             };
             book.sandboxes.entry(id).or_insert_with(|| Known {
                 team: record.team_id,
-                mortal: record.timeout_sec.is_some(),
+                mortal: record.timeout_sec.is_some() && record.on_timeout == OnTimeout::Destroy,
+                drowsy: record.timeout_sec.is_some() && record.on_timeout == OnTimeout::Pause,
                 gone: false,
                 surely_paused: false,
                 version: 0,

@@ -31,6 +31,7 @@ const CALLS: [Call; 9] = [
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Cut,
+    Silence,
     RestartHost,
     FillStore,
     FillHost,
@@ -47,6 +48,7 @@ enum Event {
 fn possible(weather: &Weather) -> Vec<Event> {
     let all = [
         (weather.partitions, Event::Cut),
+        (weather.silence, Event::Silence),
         (weather.host_restarts, Event::RestartHost),
         (weather.full_disks, Event::FillStore),
         (weather.full_disks, Event::FillHost),
@@ -97,6 +99,16 @@ impl World {
                 self.set_cut(plane, peer, true);
                 tokio::time::sleep(lasting).await;
                 self.set_cut(plane, peer, false);
+            }
+            Event::Silence => {
+                let lasting = self.some_time(60_000);
+                for plane in 0..planes.len() {
+                    self.set_cut(plane, Peer::Host, true);
+                }
+                tokio::time::sleep(lasting).await;
+                for plane in 0..planes.len() {
+                    self.set_cut(plane, Peer::Host, false);
+                }
             }
             Event::RestartHost => {
                 self.host.restart();

@@ -175,7 +175,23 @@ impl Host for HostLink {
             world.reported(&report);
             Ok(report)
         };
-        self.0.ask(act.boxed(), lost).await
+        let report = self.0.ask(act.boxed(), lost).await?;
+        let late = match self.0.world.has_stale_reports() && self.0.world.chance(1000) {
+            true => self.0.life.overtaken(),
+            false => None,
+        };
+        Ok(match late {
+            Some(late) => {
+                self.0
+                    .world
+                    .note("an old report", u128::from(late.sequence), String::new);
+                late
+            }
+            None => {
+                self.0.life.reported(report.clone());
+                report
+            }
+        })
     }
 
     async fn changed(&self, seen: u64, wait: Duration) -> Result<u64, HostError> {

@@ -275,6 +275,10 @@ impl World {
         cut.then(|| inner.rng.millis(1, 5000))
     }
 
+    fn has_stale_reports(&self) -> bool {
+        self.lock().weather.stale_reports
+    }
+
     fn store_is_full(&self) -> bool {
         self.lock().store_full
     }
@@ -295,6 +299,7 @@ fn config(rng: &mut Rng, planes: usize) -> EngineConfig {
         import_timeout: rng.millis(10_000, 40_000),
         destroy_timeout: rng.millis(2000, 8000),
         unknown_grace: Duration::from_secs(20),
+        host_silence: rng.millis(8000, 20_000),
         round_max: rng.millis(5000, 15_000),
         ..EngineConfig::DEFAULT
     }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,12 +17,15 @@ use super::{
     steps::{Fault, Step},
     weather::Fate,
 };
+use crate::host::HostReport;
 
 /// One life of an engine's process.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     over: AtomicBool,
     ended: Notify,
+    /// The reports that it was given, to be given it once more.
+    reports: Mutex<Vec<HostReport>>,
 }
 
 /// Who is at the other end.
@@ -49,6 +52,20 @@ impl Life {
 
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// A report has arrived.
+    pub(super) fn reported(&self, report: HostReport) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.push(report);
+    }
+
+    /// The last report that was overtaken by another.
+    pub(super) fn overtaken(&self) -> Option<HostReport> {
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = reports.iter().map(HostReport::number).max()?;
+        let mut old = reports.iter().filter(|report| report.number() < newest);
+        old.next_back().cloned()
     }
 
     /// Returns when it is over.

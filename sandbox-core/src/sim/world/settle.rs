@@ -80,7 +80,7 @@ async fn take_down(world: &Arc<World>, planes: &Arc<Planes>, api: &EngineApi) {
         let id = record.id;
         let (known, mortal, harmed) = world.book(|book| {
             let known = book.sandboxes.get(&id);
-            let mortal = known.is_some_and(|known| known.mortal);
+            let mortal = known.is_some_and(|known| known.mortal || known.drowsy);
             (known.is_some(), mortal, book.harmed.contains(&id))
         });
         if record.state == SandboxState::Paused {

@@ -138,6 +138,7 @@ pub(super) fn template(write: &TemplateWrite) -> Step {
     }
 }
 
+pub(super) const NOTE_HOST: Step = step("reconciler", "note that the host was heard");
 pub(super) const SWEEP: Step = step("reconciler", "remove old operations");
 pub(super) const ORDER_CREATE: Step = step("create", "order the machine");
 pub(super) const ORDER_PAUSE: Step = step("pause", "order the pause");

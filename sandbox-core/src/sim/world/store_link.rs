@@ -13,7 +13,8 @@ use super::{
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    host::HostSeen,
+    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
     operation::OperationRecord,
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
     sim::MemoryStore,
@@ -181,6 +182,19 @@ impl Store for StoreLink {
         id: SandboxId,
     ) -> Result<Option<OperationRecord>, StoreError> {
         self.read(|store| async move { store.last_operation_on(id).await }.boxed())
+            .await
+    }
+
+    async fn note_host(&self, seen: HostSeen) -> Result<(), StoreError> {
+        let whom = u128::from(seen.report.sequence);
+        self.write(steps::NOTE_HOST, whom, move |world| {
+            async move { world.store.note_host(seen).await }.boxed()
+        })
+        .await
+    }
+
+    async fn host(&self, id: HostId) -> Result<Option<HostSeen>, StoreError> {
+        self.read(move |store| async move { store.host(id).await }.boxed())
             .await
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Weather {
     /// Pauses between the things that happen by themselves; none where absent.
     pub(super) events: Option<u64>,
     pub(super) partitions: bool,
+    pub(super) silence: bool,
+    pub(super) stale_reports: bool,
     pub(super) host_restarts: bool,
     pub(super) full_disks: bool,
     pub(super) slow_disks: bool,
@@ -101,6 +103,8 @@ impl Weather {
             },
             events: Some(1000 + rng.below(9000)),
             partitions: rng.chance(4000),
+            silence: rng.chance(3000),
+            stale_reports: rng.chance(3000),
             host_restarts: rng.chance(4000),
             full_disks: rng.chance(3000),
             slow_disks: rng.chance(4000),

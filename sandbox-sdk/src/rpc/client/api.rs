@@ -14,6 +14,7 @@ use sandbox_core::{
     id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExecOutput, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    reconcile::Preview,
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
     template::{
         ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
@@ -23,7 +24,7 @@ use sandbox_core::{
 use uuid::Uuid;
 
 use super::{Again, Remote, templates::Turn};
-use crate::rpc::protocol::SNAPSHOTS;
+use crate::rpc::protocol::{PLAN, SNAPSHOTS};
 
 /// For what is answered at once, or as soon as a guest does.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -145,6 +146,14 @@ impl Api for Remote {
         self.need(SNAPSHOTS).await?;
         self.call(Again::Always, CALL_LIMIT, |client, context| async move {
             client.all_templates(context, kind, page).await
+        })
+        .await
+    }
+
+    async fn reconciler_plan(&self) -> Result<Preview, Error> {
+        self.need(PLAN).await?;
+        self.call(Again::Always, CALL_LIMIT, |client, context| async move {
+            client.reconciler_plan(context).await
         })
         .await
     }

@@ -10,6 +10,7 @@ use sandbox_core::{
     id::{OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
+    reconcile::Preview,
     sandbox::{CreateSandbox, Page, PageRequest, SandboxFilter, SandboxRecord},
     template::{
         ImportTemplate, SnapshotRequest, TemplateKind, TemplatePage, TemplatePageRequest,
@@ -29,7 +30,7 @@ use super::{
     waiting,
 };
 use crate::rpc::protocol::{
-    ControlPlane, ControlPlaneRequest, ControlPlaneResponse, ExecProgress, PROTOCOL_VERSION,
+    ControlPlane, ControlPlaneRequest, ControlPlaneResponse, ExecProgress, PLAN, PROTOCOL_VERSION,
     SNAPSHOTS,
 };
 
@@ -108,7 +109,7 @@ impl Answer for Service {
 impl ControlPlane for Service {
     async fn hello(self, _: Context, hello: ClientHello) -> Result<ServerHello, Refusal> {
         let mut ours = ServerHello::new(PROTOCOL_VERSION, self.core.instance);
-        ours.capabilities = vec![SNAPSHOTS.to_owned()];
+        ours.capabilities = vec![SNAPSHOTS.to_owned(), PLAN.to_owned()];
         let open = |shown: &str, private| self.core.door_for(shown, private);
         self.session.greet(ours, &hello, open)
     }
@@ -240,6 +241,10 @@ impl ControlPlane for Service {
             next = items.last().map(|item| item.template.id);
         }
         Ok((items, next))
+    }
+
+    async fn reconciler_plan(self, _: Context) -> Result<Preview, Error> {
+        self.api()?.reconciler_plan().await
     }
 
     async fn delete_template(self, _: Context, request: Uuid, name: String) -> Result<(), Error> {

@@ -19,6 +19,7 @@ CREATE TABLE sandboxes (
     memory_mb       integer     NOT NULL,
     disk_size_mb    integer     NOT NULL,
     timeout_sec     bigint,
+    on_timeout      text        NOT NULL,
     metadata        jsonb       NOT NULL,
     env             jsonb       NOT NULL,
     host_id         uuid,
@@ -90,6 +91,14 @@ CREATE TABLE operations (
 
 CREATE INDEX operations_sandbox ON operations (sandbox_id, started_at, id);
 CREATE INDEX operations_finished_at ON operations (finished_at) WHERE finished_at IS NOT NULL;
+
+-- When a host was last heard, for all who share it.
+CREATE TABLE hosts (
+    id              uuid        NOT NULL PRIMARY KEY,
+    report_epoch    bigint      NOT NULL,
+    report_sequence bigint      NOT NULL,
+    seen_at         timestamptz NOT NULL
+);
 
 CREATE TABLE audit_logs (
     id         uuid        NOT NULL PRIMARY KEY,

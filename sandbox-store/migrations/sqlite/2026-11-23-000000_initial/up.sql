@@ -22,6 +22,7 @@ CREATE TABLE sandboxes (
     memory_mb       INTEGER NOT NULL,
     disk_size_mb    INTEGER NOT NULL,
     timeout_sec     INTEGER,
+    on_timeout      TEXT    NOT NULL,
     metadata        TEXT    NOT NULL CHECK (json_valid(metadata)),
     env             TEXT    NOT NULL CHECK (json_valid(env)),
     host_id         BLOB    CHECK (length(host_id) = 16),
@@ -92,6 +93,14 @@ CREATE TABLE operations (
 
 CREATE INDEX operations_sandbox ON operations (sandbox_id, started_at, id);
 CREATE INDEX operations_finished_at ON operations (finished_at) WHERE finished_at IS NOT NULL;
+
+-- When a host was last heard, for all who share it.
+CREATE TABLE hosts (
+    id              BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),
+    report_epoch    INTEGER NOT NULL,
+    report_sequence INTEGER NOT NULL,
+    seen_at         INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE audit_logs (
     id         BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),

@@ -7,7 +7,7 @@ use crate::{
     host::HostSandboxState,
     id::SandboxId,
     operation::OperationKind,
-    sandbox::{CreateSandbox, SandboxRecord, SandboxState},
+    sandbox::{CreateSandbox, OnTimeout, SandboxRecord, SandboxState},
     sim::world::book::{Begun, Place},
 };
 
@@ -19,7 +19,8 @@ impl Client {
         if rng.coin() {
             let number = rng.below(4);
             return CreateSandbox {
-                timeout_sec: (number == 3).then_some(30),
+                timeout_sec: (number > 1).then_some(30),
+                on_timeout: (number == 2).then_some(OnTimeout::Pause),
                 idempotency_key: Some(format!("key-{number}")),
                 ..CreateSandbox::default()
             };
@@ -31,6 +32,7 @@ impl Client {
         CreateSandbox {
             template,
             timeout_sec: rng.chance(2000).then(|| 5 + rng.below(60)),
+            on_timeout: rng.coin().then_some(OnTimeout::Pause),
             ..CreateSandbox::default()
         }
     }
@@ -151,7 +153,8 @@ impl Client {
         let id = record.id;
         // Where its host has paused it by itself, an order that came double may find it so.
         let (mortal, whimsical) = self.world.book(|book| {
-            let mortal = book.sandboxes.get(&id).is_none_or(|known| known.mortal);
+            let known = book.sandboxes.get(&id);
+            let mortal = known.is_none_or(|known| known.mortal || known.drowsy);
             let harmed = book.harmed.contains(&id);
             (mortal || harmed, book.host_paused.contains(&id))
         });

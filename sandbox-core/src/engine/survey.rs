@@ -1,0 +1,245 @@
+//! What a round of the reconciler looks at: all records, then the host, in this order.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    clock::Timestamp,
+    engine::{Inner, background::Memory, errors, later, repair::Planned},
+    error::Error,
+    host::{HostReport, HostSeen},
+    operation::Operation,
+    planted::{self, Bug, planted},
+    reconcile::{About, Heard, Silence, note_unknown, note_unknown_images},
+    sandbox::{PageRequest, SandboxFilter, SandboxRecord},
+    template::{TemplateFilter, TemplatePageRequest, TemplateRecord},
+};
+
+/// The longest wait for a host's report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A host's word, with what it rests on.
+pub(super) enum Word {
+    Report(HostReport),
+    Stale,
+    Silent { since: Timestamp },
+}
+
+impl Word {
+    pub(super) const fn heard(&self) -> Heard<'_> {
+        match self {
+            Self::Report(report) => Heard::Report(report),
+            Self::Stale => Heard::Stale,
+            Self::Silent { since } => Heard::Silent { since: *since },
+        }
+    }
+}
+
+/// All that there is, at one moment.
+pub(super) struct Survey {
+    /// By ID.
+    pub(super) records: Vec<SandboxRecord>,
+    /// By ID.
+    pub(super) templates: Vec<TemplateRecord>,
+    pub(super) word: Word,
+    pub(super) now: Timestamp,
+}
+
+impl Survey {
+    /// The record that an action is about.
+    pub(super) fn planned(&self, about: About) -> Planned<'_> {
+        let found = match about {
+            About::Sandbox(id) => {
+                let place = self.records.binary_search_by_key(&id, |record| record.id);
+                place
+                    .ok()
+                    .and_then(|place| self.records.get(place))
+                    .map(Planned::Sandbox)
+            }
+            About::Template(id) => {
+                let place = self.templates.binary_search_by_key(&id, |record| record.id);
+                place
+                    .ok()
+                    .and_then(|place| self.templates.get(place))
+                    .map(Planned::Template)
+            }
+        };
+        found.unwrap_or(Planned::Nothing)
+    }
+}
+
+impl Inner {
+    /// Looks at everything. With `disown`, operations that are not at work here count as abandoned.
+    pub(super) async fn survey(
+        self: &Arc<Self>,
+        memory: &mut Memory,
+        disown: bool,
+    ) -> Result<Survey, Error> {
+        // Templates, sandboxes, the host, in this order: see `reconcile`.
+        let early = match planted(Bug::HostBeforeStore) {
+            true => Some(self.report().await),
+            false => None,
+        };
+        let mut templates = self.all_templates_there_are().await?;
+        let mut records = self.all_records().await?;
+        let report = match early {
+            Some(report) => report,
+            None => self.report().await,
+        };
+        let now = self.now();
+        let word = self.hear(memory, report, now).await?;
+        let operations = records.iter_mut().filter_map(|r| r.operation.as_mut());
+        self.note_owners(operations, disown, now);
+        let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
+        self.note_owners(operations, disown, now);
+        if planted(Bug::NoPreMark) {
+            records.iter_mut().for_each(planted::without_mark);
+        }
+        if let Word::Report(report) = &word {
+            memory.unknown_since = note_unknown(&memory.unknown_since, &records, report, now);
+            memory.unknown_images_since = note_unknown_images(
+                &memory.unknown_images_since,
+                &templates,
+                &report.images,
+                now,
+            );
+        }
+        Ok(Survey {
+            records,
+            templates,
+            word,
+            now,
+        })
+    }
+
+    /// What a report, or none, is worth; see `reconcile::heard`.
+    ///
+    /// # Errors
+    /// The host's or the store's, where the host is silent and not yet for too long.
+    async fn hear(
+        &self,
+        memory: &mut Memory,
+        report: Result<Option<HostReport>, Error>,
+        now: Timestamp,
+    ) -> Result<Word, Error> {
+        let patience = self.config.host_silence;
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                let note = self.store.host(self.host_id).await;
+                let note = note.map_err(errors::from_store)?;
+                let silence = Silence::goes_on(memory.silence, note, now);
+                memory.silence = Some(silence);
+                return match silence.heard(now, patience) {
+                    Some(Heard::Silent { since }) => {
+                        tracing::warn!(%error, %since, "the host is silent");
+                        Ok(Word::Silent { since })
+                    }
+                    _ => Err(error),
+                };
+            }
+        };
+        memory.silence = None;
+        let Some(report) = report else {
+            return Ok(Word::Stale);
+        };
+        // Often enough that nobody takes the host for silent who can't hear it himself.
+        let every = patience / 6;
+        if memory.noted_at.is_none_or(|at| now >= later(at, every)) {
+            let seen = HostSeen {
+                host_id: self.host_id,
+                report: report.number(),
+                seen_at: now,
+            };
+            match self.store.note_host(seen).await {
+                Ok(()) => memory.noted_at = Some(now),
+                Err(error) => tracing::warn!(%error, "not noted that the host was heard"),
+            }
+        }
+        Ok(Word::Report(report))
+    }
+
+    /// The host's report; `None` where it came after a newer one. One that hangs must not end the
+    /// reconciling of everything else.
+    pub(super) async fn report(&self) -> Result<Option<HostReport>, Error> {
+        let report = tokio::select! {
+            biased;
+            report = self.host.list_sandboxes() => report.map_err(errors::from_host)?,
+            () = self.clock.sleep(REPORT_TIMEOUT) => return Err(Error::Unavailable(format!(
+                "the host gave no report within {} s",
+                REPORT_TIMEOUT.as_secs()
+            ))),
+        };
+        let mut newest = self
+            .newest_report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = newest.filter(|_| !planted(Bug::StaleTrusted));
+        if matches!(Heard::of(&report, known), Heard::Stale) {
+            tracing::warn!(number = ?report.number(), "an old report of the host is left aside");
+            return Ok(None);
+        }
+        *newest = Some(report.number());
+        Ok(Some(report))
+    }
+
+    async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {
+        let mut records = Vec::new();
+        let mut page = PageRequest {
+            after: None,
+            limit: PageRequest::LIMIT_MAX,
+        };
+        loop {
+            let part = self
+                .store
+                .list_sandboxes(&SandboxFilter::default(), page)
+                .await
+                .map_err(errors::from_store)?;
+            records.extend(part.items);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    async fn all_templates_there_are(&self) -> Result<Vec<TemplateRecord>, Error> {
+        let filter = TemplateFilter {
+            all_states: true,
+            ..TemplateFilter::default()
+        };
+        let mut records = Vec::new();
+        let mut page = TemplatePageRequest {
+            after: None,
+            limit: PageRequest::LIMIT_MAX,
+        };
+        loop {
+            let part = self.store.list_templates(&filter, page).await;
+            let part = part.map_err(errors::from_store)?;
+            records.extend(part.items);
+            match part.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(records),
+            }
+        }
+    }
+
+    /// Says what this engine knows of who is at work: an operation of its own is, even where a slow
+    /// store let its lease run out.
+    fn note_owners<'a>(
+        &self,
+        operations: impl Iterator<Item = &'a mut Operation>,
+        disown: bool,
+        now: Timestamp,
+    ) {
+        for operation in operations {
+            if self.flights.get(operation.id).is_some() {
+                operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
+            } else if disown || planted(Bug::LeaseIgnored) {
+                operation.lease_until = operation.lease_until.min(now);
+            }
+        }
+    }
+}
