@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use sandbox_core::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    host::HostSeen,
+    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
     operation::OperationRecord,
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
     sim::MemoryStore,
@@ -76,6 +77,18 @@ impl FailingStore {
         }
     }
 
+    /// A write that belongs to no operation, and comes at any time.
+    async fn beside<T>(
+        &self,
+        write: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let struck = self.plan.lock().unwrap().struck;
+        match struck {
+            Some(Failure::Full) => Err(full()),
+            _ => self.read(write).await,
+        }
+    }
+
     async fn write<T>(
         &self,
         write: impl Future<Output = Result<T, StoreError>>,
@@ -88,7 +101,7 @@ impl FailingStore {
             }
             (false, Some(Failure::ReplyLost)) | (_, None) => write.await,
             (_, Some(Failure::Gone | Failure::GoneBehind)) => Err(gone()),
-            (_, Some(Failure::Full)) => Err(StoreError::Full("a test's disk".to_owned())),
+            (_, Some(Failure::Full)) => Err(full()),
         }
     }
 }
@@ -114,6 +127,10 @@ impl Plan {
 
 fn gone() -> StoreError {
     StoreError::Unavailable("a test has taken it away".to_owned())
+}
+
+fn full() -> StoreError {
+    StoreError::Full("a test's disk".to_owned())
 }
 
 #[async_trait]
@@ -185,12 +202,20 @@ impl Store for FailingStore {
         self.read(self.records.last_operation_on(id)).await
     }
 
+    async fn note_host(&self, seen: HostSeen) -> Result<(), StoreError> {
+        self.beside(self.records.note_host(seen)).await
+    }
+
+    async fn host(&self, id: HostId) -> Result<Option<HostSeen>, StoreError> {
+        self.read(self.records.host(id)).await
+    }
+
     async fn remove_operations_finished_before(
         &self,
         before: Timestamp,
     ) -> Result<u64, StoreError> {
         let removed = self.records.remove_operations_finished_before(before);
-        self.read(removed).await
+        self.beside(removed).await
     }
 
     async fn audit_of(&self, resource: &str, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
