@@ -53,7 +53,7 @@ impl Test {
         };
         // All patience is short, so that the reconciler takes over within the test.
         let config = EngineConfig {
-            lease: Duration::from_millis(1500),
+            lease: Duration::from_millis(500),
             backoff: Duration::from_millis(5),
             destroy_retry: Duration::from_millis(100),
             unknown_grace: Duration::from_millis(300),
