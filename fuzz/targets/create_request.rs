@@ -24,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
     };
     let written = serde_json::to_vec(&request).expect("a request can be written");
     assert_eq!(
-        serde_json::from_slice::<CreateSandbox>(&written).ok().as_ref(),
+        serde_json::from_slice::<CreateSandbox>(&written)
+            .ok()
+            .as_ref(),
         Some(&request)
     );
     tokio::runtime::Builder::new_current_thread()
@@ -81,5 +83,6 @@ fn is_as_asked(record: &SandboxRecord, request: &CreateSandbox) {
     assert_eq!(record.metadata, request.metadata);
     assert_eq!(record.env, request.env);
     assert_eq!(record.timeout_sec, request.timeout_sec);
+    assert_eq!(record.on_timeout, request.on_timeout.unwrap_or_default());
     assert_eq!(record.expires_at.is_some(), request.timeout_sec.is_some());
 }

@@ -31,8 +31,17 @@ where
 macro_rules! each_kind {
     ($call:ident) => {
         $call!(
-            SandboxId, TemplateId, BuildId, UserId, TeamId, KeyId, HostId, HostTokenId,
-            HostRefreshTokenId, OperationId, AuditId
+            SandboxId,
+            TemplateId,
+            BuildId,
+            UserId,
+            TeamId,
+            KeyId,
+            HostId,
+            HostTokenId,
+            HostRefreshTokenId,
+            OperationId,
+            AuditId
         )
     };
 }

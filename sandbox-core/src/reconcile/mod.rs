@@ -15,10 +15,10 @@
 //! 2. A lease that ran out: a destroy is done again; a create whose machine runs is complete; any
 //!    other create is undone, on the host and in the store. A pause, resume or snapshot ends with
 //!    the state that the host shows; it has succeeded where that is what it was for.
-//! 3. A record past its deadline is destroyed, whatever its state, or paused where it runs and that
+//! 3. A machine newer than its record belongs to someone who knows more than this store: left alone.
+//! 4. A record past its deadline is destroyed, whatever its state, or paused where it runs and that
 //!    is what its creator chose; but nothing is done about one whose machine its host has paused:
 //!    time counts while it runs, and nobody knows when it ceased to.
-//! 4. A machine newer than its record belongs to someone who knows more than this store: left alone.
 //! 5. Otherwise the host is right about what runs: a record is stopped when its machine is not
 //!    there or has ended, with the host's reason, and running or paused when its machine is so,
 //!    whatever it said before. What a failed create left behind on the host is removed, and
@@ -194,6 +194,7 @@ fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Acti
         }),
         None if record.expires_at.is_some_and(|at| at <= now) => {
             match (record.on_timeout, record.state, seen) {
+                (_, _, Seen::Newer) => idle(record, seen),
                 (OnTimeout::Destroy, SandboxState::Error, _) => {
                     Some(Action::Expire { id, version })
                 }
