@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 const CLIENTS: u64 = 4;
 const OPERATIONS: usize = 200;
+/// No more often, so that a slow machine gets anything done between them.
+const OPERATIONS_PER_KILL: u64 = 8;
 const SEED: u64 = 0x5eed_0004;
 
 /// Numbers by chance, the same for the same seed (SplitMix64).
@@ -123,6 +125,9 @@ async fn r36_a_storm_of_operations_under_killed_daemons_loses_nothing_and_leaves
         let mut kills = 0;
         loop {
             let calm = Duration::from_millis(200 + 100 * chance.below(15) as u64);
+            if kills == operations / OPERATIONS_PER_KILL {
+                over.cancelled().await;
+            }
             if timeout(calm, over.cancelled()).await.is_ok() {
                 return (daemons, kills);
             }
