@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sandbox_core::{error::Error, guest::GuestError, sandbox::SandboxState};
+use sandbox_core::{
+    error::{Error, Told},
+    guest::GuestError,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -166,55 +169,26 @@ impl ApiError {
     }
 }
 
-/// How an error of the engine is told to clients.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// In its own words.
-    Plainly(Code, String),
-    /// In these words: its own are for the log.
-    Vaguely(Code, &'static str),
-}
-
-/// Why a sandbox is in state `error`, as far as clients are told: the record's own words quote the
-/// host.
-pub(crate) const NOT_MADE: &str =
-    "it could not be made, and what is left of it could not be removed yet";
-
-/// Decides what a client is told of an error. A test knows all variants by name, so that a new one
-/// does not slip through as `internal`.
-pub(crate) fn told(error: &Error) -> Told {
-    use Told::{Plainly, Vaguely};
-    let words = || error.to_string();
+/// The code of an engine's error. A test knows all variants by name, so that a new one does not slip
+/// through as `internal`.
+pub(crate) fn code(error: &Error) -> Code {
     match error {
-        Error::InvalidRequest(_) => Plainly(Code::InvalidRequest, words()),
+        Error::InvalidRequest(_) => Code::InvalidRequest,
         Error::SandboxNotFound(_) | Error::OperationNotFound(_) | Error::TemplateNotFound(_) => {
-            Plainly(Code::NotFound, words())
+            Code::NotFound
         }
-        Error::TemplateExists(_) => Plainly(Code::AlreadyExists, words()),
-        Error::Forbidden(_) => Plainly(Code::Forbidden, words()),
-        Error::InvalidState {
-            state: SandboxState::Error,
-            id,
-            ..
-        } => Plainly(
-            Code::InvalidState,
-            format!("sandbox {id} is error: {NOT_MADE}"),
-        ),
-        Error::InvalidState { .. } => Plainly(Code::InvalidState, words()),
-        Error::Conflict(_) | Error::IdempotencyMismatch => Plainly(Code::Conflict, words()),
-        Error::Unauthorized(_) => Plainly(Code::Unauthorized, words()),
-        Error::Unsupported(_) => Plainly(Code::Unsupported, words()),
-        Error::Guest(guest) => Plainly(guest_code(guest), words()),
-        Error::GuestUnavailable(_) => Plainly(Code::Unavailable, words()),
-        Error::Capacity(_) => Vaguely(Code::HostUnavailable, "the host has no room for it now"),
-        Error::NotSetUp(_) => Vaguely(
-            Code::HostUnavailable,
-            "the host lacks something that must be installed; its log says what",
-        ),
-        Error::Host(_) => Vaguely(Code::HostError, "the host could not do it"),
-        Error::Unavailable(_) => Vaguely(Code::Unavailable, "unavailable for now; try again"),
+        Error::TemplateExists(_) => Code::AlreadyExists,
+        Error::Forbidden(_) => Code::Forbidden,
+        Error::InvalidState { .. } => Code::InvalidState,
+        Error::Conflict(_) | Error::IdempotencyMismatch => Code::Conflict,
+        Error::Unauthorized(_) => Code::Unauthorized,
+        Error::Unsupported(_) => Code::Unsupported,
+        Error::Guest(guest) => guest_code(guest),
+        Error::GuestUnavailable(_) | Error::Unavailable(_) => Code::Unavailable,
+        Error::Capacity(_) | Error::NotSetUp(_) => Code::HostUnavailable,
+        Error::Host(_) => Code::HostError,
         // Only `Error::Internal` comes here; the compiler can't know, since `Error` may grow.
-        _ => Vaguely(Code::Internal, "internal error"),
+        _ => Code::Internal,
     }
 }
 
@@ -235,20 +209,24 @@ fn guest_code(error: &GuestError) -> Code {
     }
 }
 
-/// As [`told`], for errors that are only reported, such as that of an operation.
+/// An error that is only reported, such as that of an operation.
 pub(crate) fn reported(error: &Error) -> ErrorDetail {
-    let (code, message) = match told(error) {
-        Told::Plainly(code, message) => (code, message),
-        Told::Vaguely(code, message) => (code, message.to_owned()),
+    let message = match error.told() {
+        Told::Plainly(told) => told.to_string(),
+        Told::Vaguely(words) => words.to_owned(),
     };
-    ErrorDetail { code, message }
+    ErrorDetail {
+        code: code(error),
+        message,
+    }
 }
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        match told(&error) {
-            Told::Plainly(code, message) => Self::new(code, message),
-            Told::Vaguely(code, public) => Self::logged(code, public, &error),
+        let code = code(&error);
+        match error.told() {
+            Told::Plainly(told) => Self::new(code, told.to_string()),
+            Told::Vaguely(words) => Self::logged(code, words, &error),
         }
     }
 }

@@ -117,6 +117,7 @@ impl DaemonHost {
             let mut host = HostConfig::new(folder);
             host.kernel_dir.clone_from(&config.kernel_dir);
             host.pool_size = config.pool_size;
+            host.disk_backend = config.disk_backend;
             let host = HostManager::open(host).await;
             return host.map(Self::Local).map_err(OpenHostError::Host);
         };

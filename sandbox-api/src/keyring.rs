@@ -21,10 +21,11 @@ impl KeyHash {
     }
 }
 
-/// The keys that are known, each with the platform as its holder sees it.
+/// The keys that are known, each with the platform as its holder sees it. Clones share them: every
+/// request has one.
 #[derive(Clone, Default)]
 pub struct Keyring {
-    doors: Vec<(KeyHash, Arc<dyn Api>)>,
+    doors: Arc<Vec<(KeyHash, Arc<dyn Api>)>>,
 }
 
 impl fmt::Debug for Keyring {
@@ -43,7 +44,7 @@ impl Keyring {
     /// With another key, whose holder asks through this. Of two that are the same, the first counts.
     #[must_use]
     pub fn with(mut self, key: &str, api: Arc<dyn Api>) -> Self {
-        self.doors.push((KeyHash::of(key), api));
+        Arc::make_mut(&mut self.doors).push((KeyHash::of(key), api));
         self
     }
 
@@ -52,7 +53,7 @@ impl Keyring {
     pub fn open(&self, key: &str) -> Option<Arc<dyn Api>> {
         let shown = KeyHash::of(key);
         let mut found = None;
-        for (hash, api) in &self.doors {
+        for (hash, api) in &*self.doors {
             let fits: bool = hash.is(&shown).into();
             if fits && found.is_none() {
                 found = Some(api);

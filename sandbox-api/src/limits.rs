@@ -21,6 +21,9 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// Connections at a time; more are refused.
     pub connections_max: usize,
+    /// How long the process of a terminal waits for someone to read what it wrote, when the daemon
+    /// was killed: then its oldest output goes, until someone takes the terminal up again.
+    pub terminal_patience: Duration,
     /// How long a stop waits for requests in flight.
     pub stop_timeout: Duration,
 }
@@ -33,6 +36,7 @@ impl Default for Limits {
             // Beyond the most that making a sandbox may take, a template's first boot included.
             request_timeout: Duration::from_secs(200),
             connections_max: 8192,
+            terminal_patience: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(6),
         }
     }

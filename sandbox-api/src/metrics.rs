@@ -56,20 +56,20 @@ struct Kind {
     kind: &'static str,
 }
 
-/// The daemon's counters. Clones count together.
+/// The daemon's counters. Clones are the same ones: every request has some.
 #[derive(Clone)]
-pub struct Metrics {
-    registry: Arc<Registry>,
+pub struct Metrics(Arc<Counters>);
+
+struct Counters {
+    registry: Registry,
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram>,
     operations: Family<Ended, Counter>,
     operation_durations: Family<Kind, Histogram>,
     sandboxes: Family<State, Gauge>,
-    counted_at: Arc<Mutex<Option<Instant>>>,
-    /// Connections that are open now.
-    pub(crate) connections: Gauge,
-    /// Connections that were refused because there were too many.
-    pub(crate) refused: Counter,
+    counted_at: Mutex<Option<Instant>>,
+    connections: Gauge,
+    refused: Counter,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -80,14 +80,14 @@ impl std::fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut metrics = Self {
-            registry: Arc::default(),
+        let mut counters = Counters {
+            registry: Registry::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(durations),
             operations: Family::default(),
             operation_durations: Family::new_with_constructor(durations),
             sandboxes: Family::default(),
-            counted_at: Arc::default(),
+            counted_at: Mutex::default(),
             connections: Gauge::default(),
             refused: Counter::default(),
         };
@@ -100,44 +100,54 @@ impl Default for Metrics {
         registry.register(
             "http_requests",
             "Requests that were answered",
-            metrics.requests.clone(),
+            counters.requests.clone(),
         );
         registry.register(
             "http_request_duration_seconds",
             "Time from a request's head to its answer's",
-            metrics.durations.clone(),
+            counters.durations.clone(),
         );
         registry.register(
             "http_connections",
             "Connections that are open",
-            metrics.connections.clone(),
+            counters.connections.clone(),
         );
         registry.register(
             "http_connections_refused",
             "Connections that were refused because there were too many",
-            metrics.refused.clone(),
+            counters.refused.clone(),
         );
         registry.register(
             "operations",
             "Operations on sandboxes that ended, as this daemon saw them end",
-            metrics.operations.clone(),
+            counters.operations.clone(),
         );
         registry.register(
             "operation_duration_seconds",
             "Time from an operation's beginning to its end",
-            metrics.operation_durations.clone(),
+            counters.operation_durations.clone(),
         );
         registry.register(
             "sandboxes",
             "Sandboxes in the store, some seconds old at most",
-            metrics.sandboxes.clone(),
+            counters.sandboxes.clone(),
         );
-        metrics.registry = Arc::new(registry);
-        metrics
+        counters.registry = registry;
+        Self(Arc::new(counters))
     }
 }
 
 impl Metrics {
+    /// Connections that are open now.
+    pub(crate) fn connections(&self) -> &Gauge {
+        &self.0.connections
+    }
+
+    /// Connections that were refused because there were too many.
+    pub(crate) fn refused(&self) -> &Counter {
+        &self.0.refused
+    }
+
     /// Counts an answer. `route` is the pattern of the path, never the path: labels must be few.
     pub(crate) fn answered(
         &self,
@@ -152,8 +162,9 @@ impl Metrics {
             route: route.clone(),
             status,
         };
-        self.requests.get_or_create(&answered).inc();
-        self.durations
+        self.0.requests.get_or_create(&answered).inc();
+        self.0
+            .durations
             .get_or_create(&Route { route })
             .observe(took.as_secs_f64());
     }
@@ -169,8 +180,9 @@ impl Metrics {
             "failed"
         };
         let labels = Ended { kind, outcome };
-        self.operations.get_or_create(&labels).inc();
-        self.operation_durations
+        self.0.operations.get_or_create(&labels).inc();
+        self.0
+            .operation_durations
             .get_or_create(&Kind { kind })
             .observe(ended.took.as_secs_f64());
     }
@@ -178,7 +190,7 @@ impl Metrics {
     /// Counts the sandboxes in the store, by one question, where the last count is too old. Where
     /// the store does not answer there is no count, rather than a wrong one.
     pub(crate) async fn count_sandboxes(&self, store: &dyn Store) {
-        let mut counted_at = self.counted_at.lock().await;
+        let mut counted_at = self.0.counted_at.lock().await;
         if counted_at.is_some_and(|at| at.elapsed() < COUNT_LASTS) {
             return;
         }
@@ -190,14 +202,14 @@ impl Metrics {
                     let found = counts.iter().find(|(counted, _)| *counted == state);
                     let count = found.map_or(0, |(_, count)| *count);
                     let state = state.as_str();
-                    let gauge = self.sandboxes.get_or_create(&State { state });
+                    let gauge = self.0.sandboxes.get_or_create(&State { state });
                     gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
                 }
                 *counted_at = Some(Instant::now());
             }
             Err(error) => {
                 tracing::warn!(%error, "the sandboxes can't be counted");
-                self.sandboxes.clear();
+                self.0.sandboxes.clear();
                 *counted_at = None;
             }
         }
@@ -206,7 +218,7 @@ impl Metrics {
     /// All of it, as text.
     pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode(&mut text, &self.0.registry)?;
         Ok(text)
     }
 }

@@ -12,7 +12,10 @@ use utoipa::{
 use crate::{
     error::{Code, ErrorBody},
     routes::output::{DroppedEvent, OutputEvent},
-    wire::{process::ProcessExit, schema::either_or_base64},
+    wire::{
+        process::ProcessExit,
+        schema::{either_or_base64, no_other_fields},
+    },
 };
 
 /// OpenAPI has no words for WebSockets.
@@ -82,13 +85,13 @@ pub(crate) fn finish(document: &mut Document) {
         .iter_mut()
         .flat_map(|it| &mut it.schemas);
     for (name, schema) in schemas {
-        let field = match name.as_str() {
-            "ExecBody" | "StartBody" => "stdin",
-            "StdinBody" => "data",
-            _ => continue,
-        };
-        if let RefOr::T(Schema::Object(body)) = schema {
-            either_or_base64(body, field);
+        match (name.as_str(), schema) {
+            ("ExecBody" | "StartBody", RefOr::T(Schema::Object(body))) => {
+                either_or_base64(body, "stdin");
+            }
+            ("StdinBody", RefOr::T(Schema::Object(body))) => either_or_base64(body, "data"),
+            ("ImportSource", RefOr::T(Schema::OneOf(source))) => no_other_fields(source),
+            _ => {}
         }
     }
     for (path, item) in &mut document.paths.paths {

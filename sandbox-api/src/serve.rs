@@ -93,7 +93,7 @@ pub async fn serve(
                 });
             }
             Err(_) => {
-                metrics.refused.inc();
+                metrics.refused().inc();
                 if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                     tokio::spawn(refuse(stream, permit));
                 }
@@ -175,14 +175,14 @@ struct Counted(Metrics);
 
 impl Counted {
     fn one(metrics: &Metrics) -> Self {
-        metrics.connections.inc();
+        metrics.connections().inc();
         Self(metrics.clone())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.connections.dec();
+        self.0.connections().dec();
     }
 }
 

@@ -321,7 +321,10 @@ async fn settings_that_make_no_sense_are_refused_with_words_that_help() {
     let data = folder.path().to_str().unwrap();
     for (args, words) in [
         (&[][..], "--data"),
-        (&["--data", data, "--redis-url", "redis://x"], "not built"),
+        (
+            &["--data", data, "--redis-url", "redis://x"],
+            "no queue on Redis yet",
+        ),
         (&["--data", data, "--no-local-host"], "--host unix:PATH"),
         (&["--data", data, "--listen", "nowhere"], "--listen"),
         (&["--data", data, "--log", "=["], "--log"),

@@ -120,8 +120,8 @@ pub trait Api: Send + Sync {
     /// Hides a template at once; its files go with the last sandbox that lies on them.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for the platform's, where the caller is no administrator, before
-    /// anything is touched; [`Error::TemplateNotFound`].
+    /// [`Error::Forbidden`] for the platform's, where the caller is no administrator, and for
+    /// `minimal` in any case, before anything is touched; [`Error::TemplateNotFound`].
     async fn delete_template(&self, name: &str) -> Result<(), Error>;
 
     /// Makes a template from elsewhere. The work goes on when the caller goes away.

@@ -1,7 +1,7 @@
 //! Disks of machines: their formats, which backend makes them on a host, and how large a
 //! copy-on-write file must be. Pure: what opens files and devices is the host's.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,65 @@ impl fmt::Display for DiskBackend {
     }
 }
 
+/// What a setting says of the backend: `auto`, or a backend's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum DiskChoice {
+    /// The best one that works and needs no asking.
+    #[default]
+    Auto,
+    /// This one, or none.
+    Only(DiskBackend),
+}
+
+/// A setting that names no backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no disk backend `{0}`; there are auto, reflink, qcow2 and dm-snapshot")]
+pub struct UnknownBackend(String);
+
+impl DiskChoice {
+    const AUTO: &str = "auto";
+}
+
+impl fmt::Display for DiskChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str(Self::AUTO),
+            Self::Only(backend) => backend.fmt(f),
+        }
+    }
+}
+
+impl FromStr for DiskChoice {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == Self::AUTO {
+            return Ok(Self::Auto);
+        }
+        let named = DiskBackend::ALL
+            .into_iter()
+            .find(|backend| backend.as_str() == text);
+        named
+            .map(Self::Only)
+            .ok_or_else(|| UnknownBackend(text.to_owned()))
+    }
+}
+
+impl From<DiskChoice> for String {
+    fn from(choice: DiskChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl TryFrom<String> for DiskChoice {
+    type Error = UnknownBackend;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 /// What a host found out about itself and its data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskFacts {
@@ -83,7 +142,11 @@ pub struct NoBackend {
 }
 
 impl DiskFacts {
-    fn usable(self, backend: DiskBackend) -> Result<DiskBackend, NoBackend> {
+    /// The backend, if it works here.
+    ///
+    /// # Errors
+    /// With what it lacks.
+    pub fn usable(self, backend: DiskBackend) -> Result<DiskBackend, NoBackend> {
         let missing = match backend {
             DiskBackend::Reflink if !self.reflink => {
                 "the data folder's file system can't share blocks between files (XFS and btrfs can)"
@@ -106,10 +169,10 @@ impl DiskFacts {
     ///
     /// # Errors
     /// Where the one that was asked for, or every other, lacks something.
-    pub fn choose(self, wanted: Option<DiskBackend>) -> Result<DiskBackend, NoBackend> {
-        match wanted {
-            Some(backend) => self.usable(backend),
-            None => self
+    pub fn choose(self, choice: DiskChoice) -> Result<DiskBackend, NoBackend> {
+        match choice {
+            DiskChoice::Only(backend) => self.usable(backend),
+            DiskChoice::Auto => self
                 .usable(DiskBackend::Reflink)
                 .or_else(|_| self.usable(DiskBackend::Qcow2)),
         }
@@ -173,7 +236,8 @@ mod tests {
         ) {
             let facts = DiskFacts { reflink, qemu_img, dm_snapshot, loop_devices };
             let wanted = DiskBackend::ALL.get(wanted).copied();
-            match facts.choose(wanted) {
+            let choice = wanted.map_or(DiskChoice::Auto, DiskChoice::Only);
+            match facts.choose(choice) {
                 Ok(backend) => {
                     prop_assert!(wanted.is_none_or(|wanted| wanted == backend));
                     let works = match backend {
@@ -192,6 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_is_read_as_it_is_written() {
+        let all = DiskBackend::ALL.map(DiskChoice::Only);
+        for choice in all.into_iter().chain([DiskChoice::Auto]) {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            let json = serde_json::to_string(&choice).unwrap();
+            assert_eq!(serde_json::from_str::<DiskChoice>(&json).unwrap(), choice);
+        }
+        assert_eq!(
+            serde_json::to_string(&DiskChoice::Auto).unwrap(),
+            "\"auto\""
+        );
+        let error = "dm".parse::<DiskChoice>().unwrap_err().to_string();
+        assert!(
+            error.contains("`dm`") && error.contains("dm-snapshot"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn shared_blocks_go_before_qcow2_and_device_mapper_is_never_unasked() {
         let all = DiskFacts {
             reflink: true,
@@ -199,18 +282,18 @@ mod tests {
             dm_snapshot: true,
             loop_devices: true,
         };
-        assert_eq!(all.choose(None), Ok(DiskBackend::Reflink));
+        assert_eq!(all.choose(DiskChoice::Auto), Ok(DiskBackend::Reflink));
         let no_reflink = DiskFacts {
             reflink: false,
             ..all
         };
-        assert_eq!(no_reflink.choose(None), Ok(DiskBackend::Qcow2));
+        assert_eq!(no_reflink.choose(DiskChoice::Auto), Ok(DiskBackend::Qcow2));
         assert_eq!(
-            all.choose(Some(DiskBackend::DmSnapshot)),
+            all.choose(DiskChoice::Only(DiskBackend::DmSnapshot)),
             Ok(DiskBackend::DmSnapshot)
         );
         let error = DiskFacts::default()
-            .choose(Some(DiskBackend::DmSnapshot))
+            .choose(DiskChoice::Only(DiskBackend::DmSnapshot))
             .unwrap_err();
         assert_eq!(
             error.to_string(),

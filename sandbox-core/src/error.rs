@@ -75,3 +75,71 @@ pub enum Error {
     #[error("internal error: {0}")]
     Internal(String),
 }
+
+/// Why a sandbox is in state `error`, as far as clients are told: the record's own words quote the
+/// host.
+const NOT_MADE: &str = "it could not be made, and what is left of it could not be removed yet";
+
+/// What clients are told of an error. See [`Error::told`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Its own words, or as much of them as is for clients.
+    Plainly(Error),
+    /// These words: its own may hold paths, addresses or SQL, and are for the log.
+    Vaguely(&'static str),
+}
+
+impl Error {
+    /// Decides what clients are told of this error.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        match self {
+            Self::Capacity(_) => Told::Vaguely("the host has no room for it now"),
+            Self::NotSetUp(_) => {
+                Told::Vaguely("the host lacks something that must be installed; its log says what")
+            }
+            Self::Host(_) => Told::Vaguely("the host could not do it"),
+            Self::Unavailable(_) => Told::Vaguely("unavailable for now; try again"),
+            Self::Internal(_) => Told::Vaguely("internal error"),
+            Self::InvalidState { id, state, reason } => Told::Plainly(Self::InvalidState {
+                id: *id,
+                state: *state,
+                reason: reason_told(*state, reason).to_owned(),
+            }),
+            Self::InvalidRequest(_)
+            | Self::SandboxNotFound(_)
+            | Self::OperationNotFound(_)
+            | Self::TemplateNotFound(_)
+            | Self::TemplateExists(_)
+            | Self::Forbidden(_)
+            | Self::Conflict(_)
+            | Self::IdempotencyMismatch
+            | Self::Unauthorized(_)
+            | Self::Unsupported(_)
+            | Self::Guest(_)
+            | Self::GuestUnavailable(_) => Told::Plainly(self.clone()),
+        }
+    }
+
+    /// The same error in other words, where it has words of its own.
+    #[must_use]
+    pub fn in_words(self, words: String) -> Self {
+        match self {
+            Self::Capacity(_) => Self::Capacity(words),
+            Self::NotSetUp(_) => Self::NotSetUp(words),
+            Self::Host(_) => Self::Host(words),
+            Self::Unavailable(_) => Self::Unavailable(words),
+            Self::Internal(_) => Self::Internal(words),
+            other => other,
+        }
+    }
+}
+
+/// What clients are told of why a sandbox stands where it does.
+#[must_use]
+pub const fn reason_told(state: SandboxState, reason: &str) -> &str {
+    match state {
+        SandboxState::Error => NOT_MADE,
+        _ => reason,
+    }
+}

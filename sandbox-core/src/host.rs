@@ -55,7 +55,8 @@ pub struct HostSnapshot {
     /// The image to make.
     pub image: TemplateId,
     /// Whether the machine runs once the image is there, also where an earlier attempt at the same
-    /// order left it paused. It is paused otherwise, and may be after any error.
+    /// order left it paused. It is paused otherwise, and may be after any error, or where it can't
+    /// be resumed: that does not undo the image.
     pub resume: bool,
 }
 
@@ -221,7 +222,8 @@ pub enum HostError {
     /// What was to become an image can't become one.
     #[error("{0}")]
     BadSource(String),
-    /// A memory image was made by another QEMU, kernel or agent than this host's.
+    /// What was saved can't go on here: by another QEMU, or with an agent that this host does not speak
+    /// with.
     #[error("the snapshot does not fit this host: {0}")]
     Incompatible(String),
     /// It was overtaken by a newer order.

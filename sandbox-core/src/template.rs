@@ -95,7 +95,9 @@ pub struct TemplateRecord {
     pub operation: Option<Operation>,
     /// Counts the writes of this record; every write names the version that it was decided on.
     pub version: u64,
-    /// A snapshot's own size; of an image, what a sandbox gets that asks for nothing else.
+    /// A snapshot's own size; of an image, what a sandbox gets that asks for nothing else: the size of
+    /// the sandbox that it was made of, or more where its content needs that. What it takes is
+    /// [`size_bytes`](Self::size_bytes).
     pub size: MachineSize,
     /// Physical bytes of its disk, from the host.
     pub disk_bytes: u64,

@@ -12,12 +12,11 @@
 //! ```
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use sandbox_core::{
-    host::HostError,
     id::{SandboxId, TemplateId},
     size::MachineSize,
     template::MINIMAL_TEMPLATE_ID,
@@ -25,7 +24,7 @@ use sandbox_core::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{boot::BootParts, durable, qemu::MACHINE_TYPE};
+use crate::{durable, emulator::Emulator};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -61,57 +60,6 @@ impl Origin {
 /// What manifests meant that named none.
 const fn minimal() -> TemplateId {
     MINIMAL_TEMPLATE_ID
-}
-
-/// What must be the same for a saved machine to go on. Its kernel and its agent are in its memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Emulator {
-    machine_type: String,
-    accelerator: String,
-    qemu_version: String,
-}
-
-impl Emulator {
-    /// This host's.
-    pub(crate) fn of(boot: &BootParts) -> Self {
-        Self {
-            machine_type: MACHINE_TYPE.to_owned(),
-            accelerator: boot.accelerator.as_str().to_owned(),
-            qemu_version: boot.setup.qemu_version.clone(),
-        }
-    }
-
-    /// A running machine's, which may have been started by an older QEMU.
-    pub(crate) fn of_machine(boot: &BootParts, qemu_version: String) -> Self {
-        Self {
-            qemu_version,
-            ..Self::of(boot)
-        }
-    }
-
-    /// Whether this one can go on from what was saved on `saved`.
-    ///
-    /// # Errors
-    /// [`HostError::Incompatible`] with both.
-    pub(crate) fn check(&self, saved: &Self) -> Result<(), HostError> {
-        if self == saved {
-            return Ok(());
-        }
-        Err(HostError::Incompatible(format!(
-            "it was saved on {saved}, and this is {self}"
-        )))
-    }
-}
-
-impl fmt::Display for Emulator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            machine_type,
-            accelerator,
-            qemu_version,
-        } = self;
-        write!(f, "QEMU {qemu_version} ({machine_type}, {accelerator})")
-    }
 }
 
 /// What a machine is for.
@@ -181,10 +129,6 @@ impl Inventory {
         durable::write_json(&self.folder(machine).join(MANIFEST), manifest)
     }
 
-    pub(crate) fn remove(&self, machine: Uuid) -> io::Result<()> {
-        durable::remove_folder(&self.folder(machine))
-    }
-
     /// All machines. A folder without a readable manifest was cut off before anything ran in it.
     pub(crate) fn scan(&self) -> io::Result<Vec<(Uuid, Option<Manifest>)>> {
         let mut found = Vec::new();
@@ -240,8 +184,7 @@ mod tests {
 
         fs::write(inventory.folder(machine).join(MANIFEST), b"{\"si").unwrap();
         assert_eq!(inventory.scan().unwrap(), [(machine, None)]);
-        inventory.remove(machine).unwrap();
-        inventory.remove(machine).unwrap();
+        durable::remove_folder(&inventory.folder(machine)).unwrap();
         assert!(inventory.scan().unwrap().is_empty());
     }
 }

@@ -17,6 +17,8 @@ pub mod daemon;
 mod disk;
 #[cfg(any(feature = "host", feature = "disk-contract"))]
 mod durable;
+#[cfg(feature = "host")]
+mod emulator;
 #[cfg(all(feature = "host", feature = "testkit"))]
 pub mod fault;
 #[cfg(all(feature = "host", not(feature = "testkit")))]

@@ -116,6 +116,7 @@ impl Counting {
         );
         let names = self.vm.machine_files();
         let expected = [
+            "disk.json",
             "disk.qcow2",
             "guest.sock",
             "manifest.json",
@@ -136,6 +137,7 @@ impl Counting {
         let names = self.vm.machine_files();
         let expected = [
             "device.state",
+            "disk.json",
             "disk.qcow2",
             "manifest.json",
             "memory.delta",

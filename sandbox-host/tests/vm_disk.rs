@@ -70,7 +70,7 @@ async fn dm_snapshot_keeps_the_contract_with_debians_kernel() {
         .filter(|line| line.ends_with(": ok"))
         .count();
     assert!(!console.contains(": failed"), "{console}");
-    assert_eq!(ok, 11, "{console}");
+    assert_eq!(ok, 12, "{console}");
     assert!(console.contains("devices left: []"), "{console}");
     assert!(console.contains("contract: done"), "{console}");
 }

@@ -54,6 +54,7 @@ async fn r12_all_that_runs_survives_a_pause_and_a_restart_of_the_host() {
         vm.machine_files(),
         [
             "device.state",
+            "disk.json",
             "disk.qcow2",
             "manifest.json",
             "memory.delta"
@@ -104,6 +105,7 @@ async fn r12_all_that_runs_survives_a_pause_and_a_restart_of_the_host() {
     assert_eq!(
         vm.machine_files(),
         [
+            "disk.json",
             "disk.qcow2",
             "guest.sock",
             "manifest.json",
@@ -206,7 +208,7 @@ async fn trap_25_thirty_pauses_cost_what_the_first_did() {
             std::fs::metadata(folder.join(name)).unwrap().len()
         };
         deltas.push(size("memory.delta"));
-        assert_eq!(vm.machine_files().len(), 4, "no new layer");
+        assert_eq!(vm.machine_files().len(), 5, "no new layer");
         vm.resume(id).await;
     }
     let alive = vm.process(id, counter, 0).read(0).await.1;

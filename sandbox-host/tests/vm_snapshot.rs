@@ -160,13 +160,35 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
     shell.hear("ok").await;
     let pid = shell.pid;
     vm.pause(id).await;
-    let snapshot = vm.snapshot_order(id, true);
+    let snapshot = vm.snapshot_order(id, false);
     vm.host.create_snapshot(snapshot).await.unwrap();
     assert_eq!(
         vm.state(id).await,
         Some(HostSandboxState::Paused),
         "it did not run"
     );
+    // As an attempt does that begins where the last one was cut off: paused, image made or not.
+    for made in [true, false] {
+        let again = HostSnapshot {
+            resume: true,
+            ..if made {
+                snapshot
+            } else {
+                vm.snapshot_order(id, true)
+            }
+        };
+        vm.host.create_snapshot(again).await.unwrap();
+        assert_eq!(vm.state(id).await, Some(HostSandboxState::Running));
+        assert_eq!(vm.run(id, "echo here").await, "here");
+        vm.pause(id).await;
+    }
+    // One that comes late finds its image, and leaves the machine alone.
+    let late = HostSnapshot {
+        resume: true,
+        ..snapshot
+    };
+    vm.host.create_snapshot(late).await.unwrap();
+    assert_eq!(vm.state(id).await, Some(HostSandboxState::Paused));
     let flat = vm.snapshot_order(id, false);
     let image = vm.host.flatten_rootfs(flat).await.unwrap();
     assert_eq!((image.kind, image.memory_bytes), (TemplateKind::Image, 0));
@@ -196,7 +218,18 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
     let wrong = vm.create_from(snapshot.image, size).await;
     assert!(wrong.is_err(), "a snapshot has its own size");
 
+    // Shrunk to the least there is, and as large as it was asked for in whoever starts from it.
+    assert_eq!(image.size.disk_size_mb, 64);
     let booted = vm.create_from(flat.image, SIZE()).await.unwrap();
+    let look = "blockdev --getsize64 /dev/vda; df -m / | tail -n 1 | awk '{print $2}'";
+    let seen = vm.run(booted, look).await;
+    let (device, df) = seen.split_once('\n').unwrap();
+    assert_eq!(device, (5120_u64 << 20).to_string());
+    // What a fresh one shows, less or more by a journal: ext4's own tables are not counted.
+    let shown = |df: &str| df.trim().parse::<i32>().unwrap();
+    let fresh = vm.run(clone, look).await;
+    let fresh = shown(fresh.split_once('\n').unwrap().1);
+    assert!((shown(df) - fresh).abs() < 80, "{df} and {fresh} MiB");
     let sums = vm.run(booted, "md5sum < /root/blob; cat /root/sum").await;
     let sums: HashSet<_> = sums.lines().collect();
     assert_eq!(sums.len(), 1, "{sums:?}");

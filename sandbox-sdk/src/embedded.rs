@@ -8,6 +8,7 @@ use std::{
 use sandbox_core::{
     audit::Actor,
     caller::Caller,
+    disk::DiskChoice,
     engine::{Engine, EngineConfig, Parts},
     host::HostError,
     name::TemplateName,
@@ -31,6 +32,9 @@ pub struct EmbeddedConfig {
     /// How many clones of the template used last wait, already restored; 2 by default. Each costs
     /// some 30 MiB of memory and makes one create faster.
     pub pool_size: usize,
+    /// What makes the disks of new sandboxes; by default the best that works in the data folder.
+    /// Sandboxes that are there keep what they have.
+    pub disk_backend: DiskChoice,
 }
 
 impl Default for EmbeddedConfig {
@@ -39,6 +43,7 @@ impl Default for EmbeddedConfig {
             data_dir: default_data_dir(),
             kernel_dir: None,
             pool_size: 2,
+            disk_backend: DiskChoice::Auto,
         }
     }
 }
@@ -57,6 +62,13 @@ impl EmbeddedConfig {
     #[must_use]
     pub fn pool_size(mut self, clones: usize) -> Self {
         self.pool_size = clones;
+        self
+    }
+
+    /// What makes the disks of new sandboxes. Opening fails where it can't be had.
+    #[must_use]
+    pub fn disk_backend(mut self, choice: DiskChoice) -> Self {
+        self.disk_backend = choice;
         self
     }
 }
@@ -96,6 +108,7 @@ impl Client {
         let mut host_config = HostConfig::new(config.data_dir.join("host"));
         host_config.kernel_dir = config.kernel_dir;
         host_config.pool_size = config.pool_size;
+        host_config.disk_backend = config.disk_backend;
         // The host's lock on its folder is the lock on all of it, and so comes first.
         let host = HostManager::open(host_config).await.map_err(from_host)?;
         let store = SqliteStore::open(config.data_dir.join("sandbox.db"))

@@ -73,6 +73,7 @@ pub use templates::{Import, Templates};
 pub use sandbox_host::{Check, DoctorReport, Verdict, doctor};
 
 pub use sandbox_core::{
+    disk::{DiskBackend, DiskChoice},
     error::Error,
     file::{FileKind, FileStat},
     guest::GuestError,

@@ -30,7 +30,13 @@ pub(crate) fn delta_bytes(data: &Path) -> anyhow::Result<u64> {
 pub(crate) fn deepest_disk(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut deepest = Vec::new();
     for machine in fs::read_dir(data.join("host/machines"))? {
-        let chain = chain(machine?.path().join("disk.qcow2"))?;
+        let machine = machine?;
+        // By the backend: an overlay, a raw file, or a device that no file names.
+        let files = ["disk.qcow2", "disk.raw"].map(|name| machine.path().join(name));
+        let Some(disk) = files.into_iter().find(|file| file.is_file()) else {
+            continue;
+        };
+        let chain = chain(disk)?;
         if chain.len() > deepest.len() {
             deepest = chain;
         }

@@ -16,6 +16,7 @@ mod http;
 mod memory;
 mod pause;
 mod pauses;
+mod reconcile;
 mod remote;
 mod snapshot;
 mod standstill;
@@ -28,7 +29,14 @@ use sandbox_sdk::{Client, EmbeddedConfig, Sandbox};
 use table::Table;
 
 const MIB: usize = 1024 * 1024;
-const PARTS: [&str; 5] = ["basics", "pause", "pauses", "snapshot", "flatten"];
+const PARTS: [&str; 6] = [
+    "basics",
+    "reconcile",
+    "pause",
+    "pauses",
+    "snapshot",
+    "flatten",
+];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -54,6 +62,16 @@ async fn main() -> anyhow::Result<()> {
     let mut table = Table::default();
     if wanted("basics") {
         basics::rows(folder, &mut table).await?;
+    }
+    if wanted("reconcile") {
+        reconcile::rows(folder, &mut table).await?;
+    }
+    let needs_machines = PARTS
+        .iter()
+        .any(|part| !matches!(*part, "basics" | "reconcile") && wanted(part));
+    if !needs_machines {
+        table.print();
+        return Ok(());
     }
     let config = EmbeddedConfig::in_folder(folder).pool_size(0);
     let client = Client::embedded(config).await?;

@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
-use sandbox_core::id::{OperationId, SandboxId};
+use sandbox_core::{
+    id::{OperationId, SandboxId},
+    sandbox::SandboxState,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -34,9 +37,11 @@ fn variant(value: &impl Serialize) -> String {
 /// Each error's variant, with what it is answered with; a star where its own words stay here.
 fn table<T: Serialize>(errors: &[T], into: impl Fn(&T) -> Error) -> BTreeMap<String, String> {
     let rows = errors.iter().map(|error| {
-        let (code, star) = match told(&into(error)) {
-            Told::Plainly(code, _) => (code, ""),
-            Told::Vaguely(code, _) => (code, " *"),
+        let told = into(error);
+        let code = code(&told);
+        let star = match told.told() {
+            Told::Plainly(_) => "",
+            Told::Vaguely(_) => " *",
         };
         let answer = format!("{} {}{star}", code.status().as_u16(), variant(&code));
         (variant(error), answer)

@@ -30,8 +30,9 @@ const DRAIN_SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// Reads on after a refusal.
 pub(crate) async fn drain_unread(request: Request, next: Next) -> Response {
-    // A client that asks first has not begun to send.
-    if request.headers().contains_key(header::EXPECT) {
+    // A client that asks first has not begun to send; most others send nothing behind the head.
+    let nothing_comes = request.body().is_end_stream();
+    if nothing_comes || request.headers().contains_key(header::EXPECT) {
         return next.run(request).await;
     }
     let request = request.map(|body| {

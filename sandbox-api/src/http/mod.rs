@@ -6,4 +6,5 @@ pub(crate) mod extract;
 pub(crate) mod flag;
 pub(crate) mod later;
 pub(crate) mod spanned;
+pub(crate) mod unsent;
 pub(crate) mod watch;

@@ -2,6 +2,11 @@
 //!
 //! The `id` of each event is the offset behind it, so that a reader that comes back with
 //! `Last-Event-ID` (as browsers do by themselves) goes on with no byte lost or doubled.
+//!
+//! ```text
+//!  read from an offset ──► events ──► all written to the connection ──► read from the next offset
+//!                            └─ the connection breaks: nothing after that offset was taken
+//! ```
 
 use std::{convert::Infallible, time::Duration};
 
@@ -25,6 +30,7 @@ use crate::{
     http::{
         extract::{InPath, Params, header_text},
         flag::Flag,
+        unsent::Unsent,
     },
     routes::{
         ProcessPath,
@@ -138,18 +144,13 @@ async fn output(
         let problem = format!("it is {}; it must be at most {WAIT_MS_MAX}", params.wait_ms);
         return Err(ApiError::invalid_field("wait_ms", problem));
     }
-    let mut reader = Reader {
-        api: platform.api.clone(),
-        id: path.id,
-        pid: path.pid,
-        offset: match header_text(&headers, "last-event-id")? {
-            None => params.offset,
-            Some(id) => id.parse().map_err(|_| {
-                ApiError::invalid("the header `Last-Event-ID` must be the `id` of an event")
-            })?,
-        },
+    let offset = match header_text(&headers, "last-event-id")? {
+        None => params.offset,
+        Some(id) => id.parse().map_err(|_| {
+            ApiError::invalid("the header `Last-Event-ID` must be the `id` of an event")
+        })?,
     };
-    let offset = reader.offset;
+    let mut reader = Reader::new(platform.api.clone(), path.id, path.pid, offset);
     let follow = params.follow.is_set();
     if wants_json(&headers) {
         let wait_ms = match (params.wait_ms, follow) {
@@ -166,10 +167,20 @@ async fn output(
     // The first piece is read before anything is answered: what is wrong with the request becomes
     // a status.
     let first = reader.next(0).await.map_err(unreadable)?;
-    let events = events(reader, offset, first, follow, platform.stopping.clone());
+    let unsent = Unsent::default();
+    let events = events(Following {
+        reader,
+        offset,
+        at_hand: Some(first),
+        follow,
+        unsent: unsent.clone(),
+        stopping: platform.stopping.clone(),
+        ended: false,
+    });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let no_cache = [(header::CACHE_CONTROL, "no-store")];
-    Ok((no_cache, Sse::new(events).keep_alive(keep_alive)).into_response())
+    let response = (no_cache, Sse::new(events).keep_alive(keep_alive)).into_response();
+    Ok(unsent.of(response))
 }
 
 /// An offset that the output has not reached is nothing that is wrong by itself.
@@ -198,40 +209,37 @@ struct Following {
     offset: u64,
     at_hand: Option<Output>,
     follow: bool,
+    /// What of the events before is still on its way.
+    unsent: Unsent,
     stopping: CancellationToken,
     ended: bool,
 }
 
-fn events(
-    reader: Reader,
-    offset: u64,
-    first: Output,
-    follow: bool,
-    stopping: CancellationToken,
-) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    let start = Following {
-        reader,
-        offset,
-        at_hand: Some(first),
-        follow,
-        stopping,
-        ended: false,
-    };
+impl Following {
+    /// What comes next, once what came before has been sent; nothing when the daemon stops.
+    async fn next(&mut self) -> Option<Result<Output, Error>> {
+        if let Some(output) = self.at_hand.take() {
+            return Some(Ok(output));
+        }
+        let wait_ms = if self.follow { LONG_POLL_MS } else { 0 };
+        let read = async {
+            self.reader.while_sending(self.unsent.none()).await;
+            self.reader.next(wait_ms).await
+        };
+        tokio::select! {
+            read = read => Some(read),
+            // Its reader comes back with the offset that it has.
+            () = self.stopping.cancelled() => None,
+        }
+    }
+}
+
+fn events(start: Following) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     stream::unfold(start, |mut at| async move {
         if at.ended {
             return None;
         }
-        let read = match at.at_hand.take() {
-            Some(output) => Ok(output),
-            None => {
-                let wait_ms = if at.follow { LONG_POLL_MS } else { 0 };
-                tokio::select! {
-                    read = at.reader.next(wait_ms) => read,
-                    // Its reader comes back with the offset that it has.
-                    () = at.stopping.cancelled() => return None,
-                }
-            }
-        };
+        let read = at.next().await?;
         let batch = match read {
             Ok(output) => {
                 let empty = output.chunks.is_empty() && output.dropped_bytes == 0;

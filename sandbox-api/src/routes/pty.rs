@@ -13,16 +13,20 @@
 //! ```
 //!
 //! A client that vanishes without a close frame leaves the process running: it comes back with
-//! `pid` and `offset`.
+//! `pid` and `offset`. So it does when the daemon was killed; a process that has much to say waits
+//! for that only so long, and then drops its oldest output.
 
 use std::time::Duration;
 
 use axum::{
     Router,
     body::Bytes,
-    extract::ws::{
-        CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code,
-        rejection::WebSocketUpgradeRejection,
+    extract::{
+        State,
+        ws::{
+            CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code,
+            rejection::WebSocketUpgradeRejection,
+        },
     },
     response::Response,
     routing::get,
@@ -92,7 +96,7 @@ impl PtyParams {
         })
     }
 
-    fn into_spec(self) -> ProcessSpec {
+    fn into_spec(self, patience: Duration) -> ProcessSpec {
         let size = self.size();
         let command = match self.cmd {
             Some(line) => Command::Shell(line),
@@ -109,6 +113,8 @@ impl PtyParams {
             pty: size,
             // A reader that is slower than the process slows it down, and misses nothing.
             when_full: WhenFull::Wait,
+            // Nobody says so where the daemon is killed and no reader comes back.
+            reader_patience_ms: Some(u32::try_from(patience.as_millis()).unwrap_or(u32::MAX)),
             ..ProcessSpec::new(command)
         }
     }
@@ -135,6 +141,7 @@ enum Asked {
 /// Opens a terminal. OpenAPI has no words for WebSockets; `openapi` says in prose what this takes.
 async fn pty(
     platform: Platform,
+    State(state): State<AppState>,
     InPath(path): InPath<SandboxPath>,
     Params(params): Params<PtyParams>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -145,14 +152,20 @@ async fn pty(
             rejection.body_text()
         ))
     })?;
-    let terminal = open(platform, path.id, params).await?;
+    let patience = state.limits.terminal_patience;
+    let terminal = open(platform, path.id, params, patience).await?;
     let span = Span::current();
     Ok(upgrade
         .max_message_size(WEBSOCKET_MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| terminal.serve(socket).instrument(span)))
 }
 
-async fn open(platform: Platform, id: SandboxId, params: PtyParams) -> Result<Terminal, ApiError> {
+async fn open(
+    platform: Platform,
+    id: SandboxId,
+    params: PtyParams,
+    patience: Duration,
+) -> Result<Terminal, ApiError> {
     let (pid, offset) = match params.pid {
         Some(pid) => {
             let offset = params.offset.unwrap_or(0);
@@ -179,17 +192,12 @@ async fn open(platform: Platform, id: SandboxId, params: PtyParams) -> Result<Te
         None => {
             let started = platform
                 .api
-                .start_process(id, params.into_spec(), Duration::ZERO)
+                .start_process(id, params.into_spec(patience), Duration::ZERO)
                 .await?;
             (started.pid, 0)
         }
     };
-    let reader = Reader {
-        api: platform.api.clone(),
-        id,
-        pid,
-        offset,
-    };
+    let reader = Reader::new(platform.api.clone(), id, pid, offset).within(patience);
     Ok(Terminal { platform, reader })
 }
 
@@ -275,7 +283,7 @@ async fn try_send_output(
         let read = tokio::select! {
             read = reader.next(LONG_POLL_MS) => read,
             _ = pings.tick() => {
-                sink.send(Message::Ping(Bytes::new())).await?;
+                reader.while_sending(sink.send(Message::Ping(Bytes::new()))).await?;
                 continue;
             }
         };
@@ -285,10 +293,12 @@ async fn try_send_output(
         };
         if output.dropped_bytes > 0 {
             let dropped_bytes = output.dropped_bytes;
-            say(sink, &Said::Dropped { dropped_bytes }).await?;
+            let said = Said::Dropped { dropped_bytes };
+            reader.while_sending(say(sink, &said)).await?;
         }
         for chunk in output.chunks {
-            sink.send(Message::Binary(chunk.data)).await?;
+            let sending = sink.send(Message::Binary(chunk.data));
+            reader.while_sending(sending).await?;
         }
         if let Some(exit) = output.exit {
             return say(sink, &Said::Exit(exit.into())).await;

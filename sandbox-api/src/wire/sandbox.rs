@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use sandbox_core::{
+    error::reason_told,
     operation::{Operation, OperationKind},
     sandbox::{self, CreateSandbox, SandboxRecord, SandboxState},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    error::NOT_MADE,
-    wire::{
-        schema::{environment, labels},
-        whole,
-    },
+use crate::wire::{
+    schema::{environment, labels},
+    whole,
 };
 
 /// A new sandbox. Everything has a default.
@@ -242,10 +240,7 @@ impl From<SandboxRecord> for Sandbox {
         Self {
             id: record.id.to_string(),
             state: record.state.into(),
-            reason: match record.state {
-                SandboxState::Error => NOT_MADE.to_owned(),
-                _ => record.reason,
-            },
+            reason: reason_told(record.state, &record.reason).to_owned(),
             operation: record.operation.map(InFlight::from),
             template: record.template.to_string(),
             vcpus: record.size.vcpus,

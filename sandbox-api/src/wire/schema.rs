@@ -1,8 +1,11 @@
 //! Descriptions of fields that the types alone say too little about, for the document.
 
 use utoipa::openapi::{
+    RefOr,
     extensions::Extensions,
-    schema::{ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type},
+    schema::{
+        AdditionalProperties, ArrayBuilder, Object, ObjectBuilder, OneOf, Schema, SchemaType, Type,
+    },
 };
 
 const NO_NUL: &str = "^[^\\x00]*$";
@@ -49,6 +52,26 @@ pub(super) fn arguments() -> Schema {
         .description(Some("Arguments of the program."))
         .items(text(NO_NUL, None))
         .into()
+}
+
+/// Names of Debian's packages.
+pub(super) fn packages() -> Schema {
+    ArrayBuilder::new()
+        .schema_type(or_null(Type::Array))
+        .description(Some("Packages beside the base system."))
+        .items(text("^[a-z0-9][a-z0-9+.-]*$", Some(128)))
+        .max_items(Some(256))
+        .into()
+}
+
+/// Adds to each of a body's variants that other fields are refused.
+pub(crate) fn no_other_fields(body: &mut OneOf) {
+    for variant in &mut body.items {
+        if let RefOr::T(Schema::Object(variant)) = variant {
+            let none = AdditionalProperties::FreeForm(false);
+            variant.additional_properties = Some(Box::new(none));
+        }
+    }
 }
 
 /// Adds to a body that a field and its `_base64` twin go not together.

@@ -10,7 +10,7 @@ use sandbox_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::wire::whole;
+use crate::wire::{schema::packages, whole};
 
 /// What a template holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -82,27 +82,32 @@ pub(crate) enum Source {
     /// A folder that becomes the root.
     Directory {
         /// Where it is.
-        #[schema(pattern = "^/")]
+        #[schema(pattern = "^/[^\\x00]*$")]
         path: String,
     },
     /// A tar archive, plain or compressed with gzip or zstd.
     Tar {
         /// Where it is.
-        #[schema(pattern = "^/")]
+        #[schema(pattern = "^/[^\\x00]*$")]
         path: String,
     },
     /// An OCI image layout: a folder, or a tar of one.
     OciLayout {
         /// Where it is.
-        #[schema(pattern = "^/")]
+        #[schema(pattern = "^/[^\\x00]*$")]
         path: String,
         /// Which image, where it holds several.
+        #[schema(pattern = "^[!-,.-~][!-~]*$", max_length = 512)]
         reference: Option<String>,
     },
     /// An OCI image from a registry.
     OciRegistry {
         /// The image's full name.
-        #[schema(example = "docker.io/library/alpine:3.20")]
+        #[schema(
+            example = "docker.io/library/alpine:3.20",
+            pattern = "^[!-,.-~][!-~]*$",
+            max_length = 512
+        )]
         reference: String,
         /// Whether the registry speaks HTTP without TLS; it does not where absent.
         insecure: Option<bool>,
@@ -110,9 +115,14 @@ pub(crate) enum Source {
     /// A Debian system, made anew from Debian's archive.
     Debian {
         /// The release.
-        #[schema(example = "bookworm")]
+        #[schema(
+            example = "bookworm",
+            pattern = "^[a-z0-9][a-z0-9+.-]*$",
+            max_length = 128
+        )]
         suite: String,
         /// Packages beside the base system.
+        #[schema(schema_with = packages)]
         packages: Option<Vec<String>>,
     },
 }
@@ -193,7 +203,7 @@ pub(crate) struct Template {
     vcpus: u32,
     /// Memory of a sandbox that asks for none, in MiB.
     memory_mb: u32,
-    /// Disk of a sandbox that asks for none, in MiB.
+    /// Disk of a sandbox that asks for none, in MiB. What the template itself takes is `size_bytes`.
     disk_size_mb: u32,
     /// What its files take on the host, in bytes.
     size_bytes: u64,

@@ -1,8 +1,13 @@
 //! Output by server-sent events.
 
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
 use futures::StreamExt;
+use http_body_util::BodyExt;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{Server, answer, failure};
 
@@ -103,6 +108,46 @@ async fn r5_a_reader_that_comes_back_loses_and_doubles_nothing() {
     // From the middle of a piece.
     let odd = events(server.get(&format!("{path}&offset=1")).await, 99).await;
     assert_eq!(text_of(&odd), "\n3\n");
+}
+
+/// The next piece of a body. It is on its way for as long as it is held.
+async fn piece(body: &mut Body) -> Bytes {
+    let frame = body.frame().await.unwrap().unwrap();
+    frame.into_data().unwrap()
+}
+
+/// The offset behind an event.
+fn id_of(event: &Bytes) -> u64 {
+    let text = std::str::from_utf8(event).unwrap();
+    let id = text.lines().find_map(|line| line.strip_prefix("id: "));
+    id.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn r5_what_a_reader_was_not_sent_is_there_when_it_comes_back() {
+    let server = Server::start().await;
+    let sandbox = server.sandbox().await;
+    let body = json!({"cmd": "spew 100000", "retain_bytes": 4096, "when_full": "wait"});
+    let process = server.process(&sandbox, body).await;
+    let path = format!("{process}/output?follow=true");
+    let mut body = server.body(&path).await;
+    let mut offset = 0;
+    for _ in 0..3 {
+        let sent = piece(&mut body).await;
+        assert!(id_of(&sent) > offset);
+        offset = id_of(&sent);
+    }
+    let held = piece(&mut body).await;
+    assert!(id_of(&held) > offset);
+    // However often the connection asks for more, nothing is taken that it has not sent.
+    let more = timeout(Duration::from_millis(300), piece(&mut body)).await;
+    assert_eq!(more.ok(), None);
+    // It breaks.
+    drop((body, held));
+    let rest = events(server.get(&format!("{path}&offset={offset}")).await, 99).await;
+    assert_eq!(rest[0].name, "stdout", "nothing was dropped: {:?}", rest[0]);
+    assert_eq!(offset + text_of(&rest).len() as u64, 100_000);
+    assert_eq!(rest.last().unwrap().name, "exit");
 }
 
 #[tokio::test]

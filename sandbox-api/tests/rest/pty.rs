@@ -1,8 +1,16 @@
 //! Terminals over WebSockets.
 
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
+use sandbox_api::Limits;
+use sandbox_core::{host::Host, sim::SimHost};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    runtime::{self, Runtime},
+    time::timeout,
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
@@ -133,8 +141,65 @@ async fn a_stopping_daemon_closes_terminals_and_leaves_their_processes() {
         Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1001),
         other => panic!("{other:?}"),
     }
-    let guest = sandbox_core::host::Host::guest(&host, host.machines()[0].id);
-    assert!(guest.processes().await.unwrap()[0].exit.is_none());
+    assert!(!has_ended(&host).await);
+}
+
+/// Whether the one process of the one machine has ended.
+async fn has_ended(host: &SimHost) -> bool {
+    let guest = host.guest(host.machines()[0].id);
+    guest.processes().await.unwrap()[0].exit.is_some()
+}
+
+/// Far more than what connections hold.
+const MUCH_BYTES: usize = 64 * 1024 * 1024;
+
+fn impatient(terminal_patience: Duration) -> Limits {
+    Limits {
+        terminal_patience,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn r36_a_terminal_s_process_does_not_wait_for_ever_for_a_daemon_that_was_killed() {
+    // All its tasks end where they stand, as in a kill.
+    let daemon = runtime::Builder::new_current_thread().enable_all().build();
+    let daemon = daemon.unwrap();
+    let (host, socket) = daemon.block_on(async {
+        let server = Server::with(impatient(Duration::from_secs(2))).await;
+        let sandbox = server.sandbox().await;
+        let path = format!("{sandbox}/pty?cmd=spew+{MUCH_BYTES}");
+        let mut socket = open(&server, &path).await;
+        said(&mut socket).await;
+        (server.host.clone(), socket)
+    });
+    drop((daemon, socket));
+    let after = Runtime::new().unwrap();
+    after.block_on(async {
+        assert!(!has_ended(&host).await, "it waits for a reader");
+        eventually("it ends without one", || async {
+            has_ended(&host).await.then_some(())
+        })
+        .await;
+    });
+}
+
+#[tokio::test]
+async fn r5_a_client_slower_than_that_patience_misses_nothing() {
+    let patience = Duration::from_millis(1500);
+    let server = Server::with(impatient(patience)).await;
+    let sandbox = server.sandbox().await;
+    let path = format!("{sandbox}/pty?cmd=spew+{MUCH_BYTES}");
+    let mut socket = open(&server, &path).await;
+    said(&mut socket).await;
+    // It reads nothing, while time passes for the process.
+    let idle_until = tokio::time::Instant::now() + 2 * patience;
+    while tokio::time::Instant::now() < idle_until {
+        assert!(!has_ended(&server.host).await, "it waits for its reader");
+        tokio::time::sleep(patience / 50).await;
+    }
+    assert_eq!(output(&mut socket, MUCH_BYTES).await.len(), MUCH_BYTES);
+    assert_eq!(said(&mut socket).await["type"], "exit");
 }
 
 #[tokio::test]

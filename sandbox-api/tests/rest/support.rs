@@ -2,6 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::{Router, body::Body, http::Request};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sandbox_api::{AppState, Keyring, Limits, Metrics, router, serve};
 use sandbox_core::{
@@ -9,6 +12,7 @@ use sandbox_core::{
     audit::Actor,
     caller::Caller,
     engine::{Engine, EngineConfig, Parts},
+    host::Host,
     id::TeamId,
     sim::{MemoryStore, SimClock, SimHost},
 };
@@ -34,6 +38,7 @@ pub(crate) struct Server {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) stopping: CancellationToken,
     pub(crate) client: reqwest::Client,
+    router: Router,
     serving: JoinHandle<std::io::Result<()>>,
     engine: Engine,
 }
@@ -44,12 +49,20 @@ impl Server {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::reaching(limits, |host| Arc::new(host)).await
+    }
+
+    /// A server that reaches its host in this way.
+    pub(crate) async fn reaching(
+        limits: Limits,
+        reach: impl FnOnce(SimHost) -> Arc<dyn Host>,
+    ) -> Self {
         let clock = Arc::new(SimClock::new());
         let host = SimHost::new(clock.clone());
         let store = Arc::new(MemoryStore::new());
         let parts = Parts {
             store: store.clone(),
-            host: Arc::new(host.clone()),
+            host: reach(host.clone()),
             clock,
         };
         let engine = Engine::start(parts.clone(), EngineConfig::DEFAULT)
@@ -78,13 +91,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = router(state).unwrap();
-        let serving = tokio::spawn(serve(listener, router, limits, metrics, stopping.clone()));
+        let served = router.clone();
+        let serving = tokio::spawn(serve(listener, served, limits, metrics, stopping.clone()));
         Self {
             address,
             host,
             store,
             stopping,
             client: reqwest::Client::builder().timeout(LONG).build().unwrap(),
+            router,
             serving,
             engine,
         }
@@ -113,6 +128,16 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.ask(Method::GET, path).send().await.unwrap()
+    }
+
+    /// The body of an answer without a connection: what is sent of it is the test's to say.
+    pub(crate) async fn body(&self, path: &str) -> Body {
+        let request = Request::get(path).header("X-API-Key", KEY);
+        let request = request.body(Body::empty()).unwrap();
+        let service = TowerToHyperService::new(self.router.clone());
+        let response = service.call(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body()
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Response {

@@ -243,8 +243,8 @@ async fn r25_r26_administrators_see_who_uses_a_template_and_a_used_one_is_not_lo
     .await;
     failure(
         server.delete("/v1/snapshots/minimal").await,
-        400,
-        "invalid_request",
+        403,
+        "forbidden",
     )
     .await;
 }
@@ -394,6 +394,22 @@ async fn r27_an_import_is_answered_at_once_or_when_it_is_done() {
     let missing = json!({"name": "x", "source": {"type": "tar", "path": "/missing"}});
     let refused = server.post("/v1/admin/templates?wait=true", missing).await;
     failure(refused, 400, "invalid_request").await;
+}
+
+/// What an import holds is not in its request, so the simulated host must not refuse by it.
+#[tokio::test]
+async fn r43_an_import_onto_the_smallest_disk_in_the_document_is_one_that_is_done() {
+    let server = Server::start().await;
+    let document = serde_json::to_value(sandbox_api::openapi()).unwrap();
+    let body = "/components/schemas/ImportBody/properties/disk_size_mb/minimum";
+    let least = document.pointer(body).unwrap();
+    let source = json!({"type": "directory", "path": "/srv/root"});
+    let body = json!({"name": "least", "source": source, "disk_size_mb": least});
+    let made = server.post("/v1/admin/templates?wait=true", body).await;
+    assert_eq!(&answer(made, 201).await["disk_size_mb"], least);
+    let body = json!({"template": "least"});
+    let sandbox = answer(server.post("/v1/sandboxes", body).await, 201).await;
+    assert_eq!(&sandbox["disk_size_mb"], least);
 }
 
 #[tokio::test]

@@ -96,8 +96,8 @@ impl Engine {
         let record = self.inner.find_template(caller, "name", text).await?;
         on_template(caller, Action::Change, &record, text)?;
         if record.id == MINIMAL_TEMPLATE_ID {
-            return Err(Error::InvalidRequest(format!(
-                "`name`: `{}` can't be deleted: every host makes it by itself, and sandboxes \
+            return Err(Error::Forbidden(format!(
+                "`{}` can't be deleted: every host makes it by itself, and sandboxes \
                  whose request names no template start from it",
                 record.name
             )));

@@ -134,8 +134,13 @@ pub fn publish_template(record: &TemplateRecord, image: &HostImage, stamp: Stamp
     next.state = TemplateState::Ready;
     next.disk_bytes = image.disk_bytes;
     next.memory_bytes = image.memory_bytes;
-    if record.kind == TemplateKind::Snapshot {
-        next.size = image.size;
+    match record.kind {
+        TemplateKind::Snapshot => next.size = image.size,
+        // What was full to the brim needs a little more to start from.
+        TemplateKind::Image => {
+            let needed_mb = image.size.disk_size_mb;
+            next.size.disk_size_mb = next.size.disk_size_mb.max(needed_mb);
+        }
     }
     let operation = next.operation.take().map(|operation| {
         of(

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration
 
 use anyhow::Context;
 use clap::Parser;
-use sandbox_core::wire::Address;
+use sandbox_core::{disk::DiskChoice, wire::Address};
 use sandbox_host::{
     HostConfig, HostManager,
     daemon::{KeyFile, LogFormat, Stop, start_log, warm_up},
@@ -79,6 +79,19 @@ struct Args {
     #[arg(long, env = "SANDBOX_HOSTD_KERNEL_DIR", value_name = "DIR")]
     kernel_dir: Option<PathBuf>,
 
+    /// What makes the disks of new sandboxes: auto, reflink, qcow2 or dm-snapshot
+    ///
+    /// auto takes reflink where the data folder's file system shares blocks between files (XFS,
+    /// btrfs), and qcow2 elsewhere. dm-snapshot needs root and the kernel's device-mapper. Sandboxes
+    /// that are there keep what they have.
+    #[arg(
+        long,
+        env = "SANDBOX_HOSTD_DISK_BACKEND",
+        value_name = "BACKEND",
+        default_value_t
+    )]
+    disk_backend: DiskChoice,
+
     /// What to log to stderr, such as `info` or `sandbox_host=debug,warn`
     #[arg(
         long,
@@ -123,6 +136,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut config = HostConfig::new(&args.data);
     config.kernel_dir.clone_from(&args.kernel_dir);
     config.pool_size = args.pool_size;
+    config.disk_backend = args.disk_backend;
     // The host's lock on its folder comes first; whoever connects finds all sandboxes.
     let host = HostManager::open(config).await?;
     let served = listen_and_serve(&host, &args, settings, stop).await;

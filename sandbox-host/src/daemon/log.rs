@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
@@ -34,17 +34,20 @@ pub struct BadFilter {
 /// # Panics
 /// When it was called before.
 pub fn start_log(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
-    let layer = EnvFilter::try_new(filter).map_err(|source| BadFilter {
+    let filter = EnvFilter::try_new(filter).map_err(|source| BadFilter {
         filter: filter.to_owned(),
         source,
     })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(layer)
+    let registry = tracing_subscriber::registry().with(filter);
+    // A host elsewhere logs under the same IDs.
+    #[cfg(feature = "rpc-client")]
+    let registry = registry.with(crate::rpc::CauseLayer);
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => registry.with(log).init(),
+        LogFormat::Json => registry.with(log.json()).init(),
     }
     Ok(())
 }

@@ -5,17 +5,23 @@
 //! /dev/dm-N ──► snapshot ──► loop, read-only ──► base        one for all machines, by inode
 //!                   └──────► loop ─────────────► disk.cow    sparse, never too small
 //! ```
+//!
+//! The devices go with their last user and are set up again from the manifest, as behind a reboot.
+//!
+//! What the other backends bear and this does not: where the host's disk runs full while a guest
+//! writes, the kernel gives the whole snapshot up.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use sandbox_core::disk::{COW_CHUNK_BYTES, DiskBackend, DiskFormat, cow_file_bytes};
 
 use super::{
-    DiskError, Disks, OpenDisk, at, check_size,
+    Base, DiskError, Disks, OpenDisk, at, check_base,
     device::{
         dm::{DeviceMapper, Target},
         loops::LoopDevice,
@@ -34,7 +40,7 @@ fn cow(machine: &Path) -> PathBuf {
     machine.join("disk.cow")
 }
 
-/// The device's name: the machine's, which is its folder's and a UUID.
+/// The device's name, by its folder's, which must be no other disk's on this kernel.
 pub(super) fn device_name(machine: &Path) -> String {
     let name = machine.file_name().unwrap_or_default();
     format!("sandbox-{}", name.to_string_lossy())
@@ -44,13 +50,30 @@ fn mapper() -> Result<DeviceMapper, DiskError> {
     DeviceMapper::open().map_err(at("opening device-mapper"))
 }
 
+fn remove_device(machine: &Path) -> Result<(), DiskError> {
+    let mapper = match DeviceMapper::open() {
+        Ok(mapper) => mapper,
+        // Where the kernel has no device-mapper there is no device either.
+        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) => return Err(at("opening device-mapper")(error)),
+    };
+    mapper
+        .remove(&device_name(machine))
+        .map_err(at("removing a snapshot device"))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
 impl DmSnapshot {
     fn activate(
         mapper: &DeviceMapper,
         machine: &Path,
         manifest: &Manifest,
     ) -> Result<PathBuf, DiskError> {
-        let origin = LoopDevice::shared_read_only(&manifest.base)
+        let origin = LoopDevice::shared_read_only(&manifest.base.path)
             .map_err(at("attaching the base to a loop device"))?;
         let own = LoopDevice::writable(&cow(machine))
             .map_err(at("attaching a disk's file to a loop device"))?;
@@ -77,24 +100,23 @@ impl Disks for DmSnapshot {
         DiskBackend::DmSnapshot
     }
 
-    fn create(&self, machine: &Path, base: &Path, size_bytes: u64) -> Result<(), DiskError> {
-        check_size(base, size_bytes)?;
+    fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
+        check_base(self.backend(), base, size_bytes)?;
         if !size_bytes.is_multiple_of(COW_CHUNK_BYTES) {
             let odd = io::Error::other("its size is no multiple of 4096 bytes");
             return Err(at("making a disk")(odd));
         }
         let manifest = Manifest {
             backend: self.backend(),
-            base: base.to_path_buf(),
+            base: base.clone(),
             size_bytes,
-            whole: false,
         };
         let make = || {
             let file = File::create_new(cow(machine)).map_err(at("making a disk's file"))?;
             file.set_len(cow_file_bytes(size_bytes))
                 .map_err(at("giving a disk's file its size"))
         };
-        manifest::make(machine, manifest, make, || remove(&cow(machine)))
+        manifest::make(machine, &manifest, make, || remove(&cow(machine)))
     }
 
     fn open(&self, machine: &Path) -> Result<OpenDisk, DiskError> {
@@ -104,7 +126,13 @@ impl Disks for DmSnapshot {
             .path(&device_name(machine))
             .map_err(at("looking for a snapshot device"))?;
         let path = match there {
-            Some(path) => path,
+            // Somebody may have had it open as it was closed, and still.
+            Some(path) => {
+                mapper
+                    .keep(&device_name(machine))
+                    .map_err(at("keeping a snapshot device"))?;
+                path
+            }
             None => Self::activate(&mapper, machine, &manifest)?,
         };
         Ok(OpenDisk {
@@ -114,33 +142,24 @@ impl Disks for DmSnapshot {
     }
 
     fn close(&self, machine: &Path) -> Result<(), DiskError> {
-        mapper()?
-            .remove(&device_name(machine))
-            .map_err(at("removing a snapshot device"))
+        remove_device(machine)
     }
 
-    fn freeze_copy(&self, machine: &Path, out: &Path) -> Result<(), DiskError> {
+    /// The kernel notes where a chunk's copy is before it says that the chunk is written: what
+    /// nobody writes to is whole in its file, also while the device is there.
+    fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
         let manifest = manifest::expect(machine, self.backend())?;
-        let was_open = mapper()?
-            .path(&device_name(machine))
-            .map_err(at("looking for a snapshot device"))?
-            .is_some();
-        let disk = self.open(machine)?;
-        let copied =
-            sparse::copy_device(&disk.path, out, manifest.size_bytes).map_err(at("copying a disk"));
-        if !was_open {
-            self.close(machine)?;
-        }
-        copied
+        let make = || sparse::copy(&cow(machine), &cow(to)).map_err(at("copying what was written"));
+        manifest::make(to, &manifest, make, || remove(&cow(to)))
+    }
+
+    fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
+        let file = fs::metadata(cow(machine));
+        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {
-        // Where the kernel has no device-mapper there is no device either.
-        if let Ok(mapper) = mapper() {
-            mapper
-                .remove(&device_name(machine))
-                .map_err(at("removing a snapshot device"))?;
-        }
+        remove_device(machine)?;
         remove(&cow(machine))?;
         manifest::remove_manifest(machine)
     }

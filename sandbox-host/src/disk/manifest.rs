@@ -1,14 +1,12 @@
-//! What a disk is made of, on disk before any of it is.
+//! What a disk is made of. The manifest is written when all else is there: a disk without one is
+//! none.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use sandbox_core::disk::DiskBackend;
 use serde::{Deserialize, Serialize};
 
-use super::{DiskError, at, remove};
+use super::{Base, DiskError, at, remove};
 use crate::durable;
 
 const FILE: &str = "disk.json";
@@ -16,14 +14,12 @@ const FILE: &str = "disk.json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) backend: DiskBackend,
-    pub(super) base: PathBuf,
+    pub(super) base: Base,
     pub(super) size_bytes: u64,
-    /// Whether all of it is there.
-    pub(super) whole: bool,
 }
 
 pub(super) fn read(machine: &Path) -> Result<Manifest, DiskError> {
-    let text = match fs::read(machine.join(FILE)) {
+    let text = match std::fs::read(machine.join(FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(DiskError::NoDisk(machine.to_path_buf()));
         }
@@ -33,7 +29,7 @@ pub(super) fn read(machine: &Path) -> Result<Manifest, DiskError> {
         .map_err(|error| at("reading a disk's manifest")(io::Error::other(error)))
 }
 
-/// The manifest of a whole disk of this backend.
+/// The manifest of a disk of this backend.
 pub(super) fn expect(machine: &Path, backend: DiskBackend) -> Result<Manifest, DiskError> {
     let manifest = read(machine)?;
     if manifest.backend != backend {
@@ -42,33 +38,31 @@ pub(super) fn expect(machine: &Path, backend: DiskBackend) -> Result<Manifest, D
             backend: manifest.backend,
         });
     }
-    if manifest.whole {
-        Ok(manifest)
-    } else {
-        Err(DiskError::NoDisk(machine.to_path_buf()))
-    }
+    Ok(manifest)
 }
 
-/// Says what will be there, makes it, and says that it is whole. Where that fails, `undo` and the
-/// manifest's removal leave nothing.
+pub(super) fn exists(machine: &Path) -> bool {
+    machine.join(FILE).exists()
+}
+
+/// Says that there is a disk. A power cut before the machine's own manifest says that it runs may take
+/// that back.
+pub(super) fn write(machine: &Path, manifest: &Manifest) -> Result<(), DiskError> {
+    durable::place_json(&machine.join(FILE), manifest).map_err(at("writing a disk's manifest"))
+}
+
+/// Makes a disk and says so. Where that fails, `undo` leaves nothing.
 pub(super) fn make(
     machine: &Path,
-    mut manifest: Manifest,
+    manifest: &Manifest,
     make: impl FnOnce() -> Result<(), DiskError>,
     undo: impl FnOnce() -> Result<(), DiskError>,
 ) -> Result<(), DiskError> {
-    let file = machine.join(FILE);
-    let write = |manifest: &Manifest| {
-        durable::write_json(&file, manifest).map_err(at("writing a disk's manifest"))
-    };
-    if file.exists() {
+    if exists(machine) {
         let there = io::ErrorKind::AlreadyExists.into();
         return Err(at("making a disk")(there));
     }
-    manifest.whole = false;
-    write(&manifest)?;
-    manifest.whole = true;
-    let made = make().and_then(|()| write(&manifest));
+    let made = make().and_then(|()| write(machine, manifest));
     if made.is_err() {
         undo()?;
         remove_manifest(machine)?;

@@ -3,25 +3,23 @@
 //!
 //! ```text
 //! (none) ──create──► closed ◄──close──► open ──QEMU──► written
-//!                      │  ▲               │
-//!                      │  └───recover─────┘ its process died
-//!                      ▼
-//!                   destroyed: no file, no loop device, no dm device
+//!    ▲                 │  ▲               │
+//!    │    fork ◄───────┤  └───────────────┘ also where its process died
+//!    │  (another)      ▼
+//!    └───────────── destroyed: no file, no loop device, no dm device
 //! ```
 //!
-//! All that a disk is made of is in its machine's folder, with a manifest that is there before
-//! anything else is: whatever a dead process left is found by it. Backends hold no state of their
-//! own. Calls block; what holds a runtime's thread calls them elsewhere.
+//! All that a disk is made of is in its machine's folder, with a manifest (`disk.json`) that says
+//! which backend made it: whatever a dead process left is found by it, and another choice of backend
+//! concerns new disks only. Backends hold no state of their own. Calls block; what holds a runtime's
+//! thread makes the slow ones (`create`, `fork`) elsewhere.
 //!
-//! Machines do not choose among them yet: theirs are the qcow2 overlays that come with a memory
-//! image.
+//! What is nobody's disk is a [`Base`]: an image's, or a frozen template's. Never here: what an image
+//! is, and who lies on it.
 
 #![cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "no machine chooses its backend yet, and no program uses all"
-    )
+    not(feature = "host"),
+    expect(dead_code, reason = "the contract's program needs one backend alone")
 )]
 
 #[cfg(any(feature = "disk-contract", test))]
@@ -29,10 +27,13 @@
 mod contract;
 mod device;
 mod dm_snapshot;
+#[cfg(all(feature = "host", feature = "testkit"))]
+pub(crate) mod double;
+#[cfg(feature = "host")]
+mod handle;
 mod manifest;
 #[cfg(feature = "host")]
 mod probe;
-#[cfg(feature = "host")]
 mod qcow2;
 mod reflink;
 pub(crate) mod sparse;
@@ -47,7 +48,31 @@ use std::{
 
 #[cfg(feature = "disk-contract")]
 pub use contract::run_as_init;
+#[cfg(feature = "host")]
+pub(crate) use handle::Disk;
+#[cfg(feature = "host")]
+pub(crate) use probe::{choose, probe};
+#[cfg(feature = "host")]
+pub(crate) use qcow2::create_overlay;
 use sandbox_core::disk::{DiskBackend, DiskFormat};
+use serde::{Deserialize, Serialize};
+
+/// What a disk starts from: a file that nobody ever writes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Base {
+    pub(crate) path: PathBuf,
+    pub(crate) format: DiskFormat,
+}
+
+impl Base {
+    /// A raw file.
+    pub(crate) fn raw(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            format: DiskFormat::Raw,
+        }
+    }
+}
 
 /// What QEMU needs to open a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +87,12 @@ pub(crate) enum DiskError {
     /// Growing is not a disk's business: an image has a version for each size.
     #[error("the base is of {base_bytes} bytes, a disk of {asked_bytes} was asked for")]
     WrongSize { base_bytes: u64, asked_bytes: u64 },
+    /// Only an overlay lies on an overlay.
+    #[error("a disk by {backend} can't lie on a {} file", format.as_str())]
+    WrongFormat {
+        backend: DiskBackend,
+        format: DiskFormat,
+    },
     #[error("there is no disk in {0}")]
     NoDisk(PathBuf),
     #[error("the disk in {folder} is made by {backend}")]
@@ -74,6 +105,17 @@ pub(crate) enum DiskError {
         step: &'static str,
         source: io::Error,
     },
+}
+
+impl From<DiskError> for io::Error {
+    fn from(error: DiskError) -> Self {
+        let kind = match &error {
+            DiskError::NoDisk(_) => io::ErrorKind::NotFound,
+            DiskError::Step { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// Names the step that failed.
@@ -89,9 +131,9 @@ pub(crate) trait Disks: Debug + Send + Sync {
     /// Which backend it is.
     fn backend(&self) -> DiskBackend;
 
-    /// Makes a disk that reads as `base`, a raw file of exactly this size that nobody ever writes
-    /// to, and is then the machine's own. Nothing is left after an error.
-    fn create(&self, machine: &Path, base: &Path, size_bytes: u64) -> Result<(), DiskError>;
+    /// Makes a disk that reads as `base`, which is of exactly this size, and is then the machine's
+    /// own. Nothing is left after an error.
+    fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError>;
 
     /// Makes a disk ready for QEMU. One that is open is opened again.
     fn open(&self, machine: &Path) -> Result<OpenDisk, DiskError>;
@@ -99,26 +141,28 @@ pub(crate) trait Disks: Debug + Send + Sync {
     /// Gives up what an open disk holds beside its files. No error where it is not open.
     fn close(&self, machine: &Path) -> Result<(), DiskError>;
 
-    /// Copies a disk that nobody writes to meanwhile to `out`, a raw file that is not there yet,
-    /// holes left out. Whether it is open makes no difference, before and after.
-    fn freeze_copy(&self, machine: &Path, out: &Path) -> Result<(), DiskError>;
+    /// Makes a disk in another folder that reads as this one, which nobody writes to meanwhile, and
+    /// is then apart from it. Whether it is open makes no difference. Nothing is left after an error.
+    fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError>;
+
+    /// What a fork takes at most, in bytes.
+    fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError>;
 
     /// Closes a disk and removes its files. No error where there is none.
     fn destroy(&self, machine: &Path) -> Result<(), DiskError>;
-
-    /// Brings what a dead process left to order: a disk is closed behind it, or gone where it was
-    /// not whole yet. No error where there is none.
-    fn recover(&self, machine: &Path) -> Result<(), DiskError> {
-        match manifest::read(machine) {
-            Ok(manifest) if manifest.whole => self.close(machine),
-            _ => self.destroy(machine),
-        }
-    }
 }
 
-/// The size of a base that a disk of this size can start from.
-fn check_size(base: &Path, asked_bytes: u64) -> Result<(), DiskError> {
-    let base_bytes = fs::metadata(base).map_err(at("looking at the base"))?.len();
+/// Whether a disk of this backend and size can lie on a base.
+fn check_base(backend: DiskBackend, base: &Base, asked_bytes: u64) -> Result<(), DiskError> {
+    let base_bytes = match base.format {
+        DiskFormat::Raw => fs::metadata(&base.path).map(|file| file.len()),
+        DiskFormat::Qcow2 if backend == DiskBackend::Qcow2 => qcow2::virtual_bytes(&base.path),
+        DiskFormat::Qcow2 => {
+            let format = base.format;
+            return Err(DiskError::WrongFormat { backend, format });
+        }
+    };
+    let base_bytes = base_bytes.map_err(at("looking at the base"))?;
     if base_bytes == asked_bytes {
         Ok(())
     } else {

@@ -1,42 +1,34 @@
 //! Disks as qcow2 files on top of the base: for every file system.
 
+mod overlay;
+
 use std::{
-    ffi::OsStr,
-    io,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
+pub(crate) use overlay::create as create_overlay;
+pub(super) use overlay::virtual_bytes;
 use sandbox_core::disk::{DiskBackend, DiskFormat};
 
 use super::{
-    DiskError, Disks, OpenDisk, at, check_size,
+    Base, DiskError, Disks, OpenDisk, at, check_base,
     manifest::{self, Manifest},
-    remove,
+    remove, sparse,
 };
 
-/// Disks by `qemu-img`.
+/// Disks by overlays.
 #[derive(Debug)]
-pub(crate) struct Qcow2 {
-    pub(crate) qemu_img: PathBuf,
-}
+pub(crate) struct Qcow2;
 
 fn disk(machine: &Path) -> PathBuf {
     machine.join("disk.qcow2")
 }
 
-impl Qcow2 {
-    fn run(&self, args: &[&OsStr]) -> io::Result<()> {
-        let output = Command::new(&self.qemu_img)
-            .args(args)
-            .stdin(Stdio::null())
-            .output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let words = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(format!("qemu-img: {}", words.trim())))
-    }
+/// Whether a folder has such a disk's file.
+pub(super) fn exists(machine: &Path) -> bool {
+    disk(machine).is_file()
 }
 
 impl Disks for Qcow2 {
@@ -44,24 +36,16 @@ impl Disks for Qcow2 {
         DiskBackend::Qcow2
     }
 
-    fn create(&self, machine: &Path, base: &Path, size_bytes: u64) -> Result<(), DiskError> {
-        check_size(base, size_bytes)?;
+    fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
+        check_base(self.backend(), base, size_bytes)?;
         let manifest = Manifest {
             backend: self.backend(),
-            base: base.to_path_buf(),
+            base: base.clone(),
             size_bytes,
-            whole: false,
         };
-        let make = || {
-            // A relative name would be looked for in the overlay's folder.
-            let base = std::path::absolute(base).map_err(at("finding the base"))?;
-            let words = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"].map(OsStr::new);
-            let disk = disk(machine);
-            let paths = [base.as_os_str(), disk.as_os_str()];
-            self.run(&[&words[..], &paths[..]].concat())
-                .map_err(at("making a disk's file"))
-        };
-        manifest::make(machine, manifest, make, || remove(&disk(machine)))
+        let make =
+            || create_overlay(&disk(machine), base, size_bytes).map_err(at("making a disk's file"));
+        manifest::make(machine, &manifest, make, || remove(&disk(machine)))
     }
 
     fn open(&self, machine: &Path) -> Result<OpenDisk, DiskError> {
@@ -76,20 +60,16 @@ impl Disks for Qcow2 {
         Ok(())
     }
 
-    fn freeze_copy(&self, machine: &Path, out: &Path) -> Result<(), DiskError> {
-        manifest::expect(machine, self.backend())?;
-        std::fs::File::create_new(out).map_err(at("making a copy's file"))?;
-        // Past the lock of a process that has it open, and stands still.
-        let words = ["convert", "-U", "-f", "qcow2", "-O", "raw", "-W"].map(OsStr::new);
-        let disk = disk(machine);
-        let paths = [disk.as_os_str(), out.as_os_str()];
-        let copied = self
-            .run(&[&words[..], &paths[..]].concat())
-            .map_err(at("copying a disk"));
-        if copied.is_err() {
-            remove(out)?;
-        }
-        copied
+    fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
+        let manifest = manifest::expect(machine, self.backend())?;
+        let make =
+            || sparse::copy(&disk(machine), &disk(to)).map_err(at("copying what was written"));
+        manifest::make(to, &manifest, make, || remove(&disk(to)))
+    }
+
+    fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
+        let file = fs::metadata(disk(machine));
+        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {

@@ -9,7 +9,7 @@ use std::{
 use sandbox_core::disk::{DiskBackend, DiskFormat};
 
 use super::{
-    DiskError, Disks, OpenDisk, at, check_size,
+    Base, DiskError, Disks, OpenDisk, at, check_base,
     manifest::{self, Manifest},
     remove, sparse,
 };
@@ -22,26 +22,29 @@ fn disk(machine: &Path) -> PathBuf {
     machine.join("disk.raw")
 }
 
+fn make(machine: &Path, from: &Path, manifest: &Manifest) -> Result<(), DiskError> {
+    let make = || {
+        let source = File::open(from).map_err(at("opening the base"))?;
+        let target = File::create_new(disk(machine)).map_err(at("making a disk's file"))?;
+        // A copy instead would cost seconds and the base's size, behind everyone's back.
+        sparse::reflink(&source, &target).map_err(at("sharing the base's blocks"))
+    };
+    manifest::make(machine, manifest, make, || remove(&disk(machine)))
+}
+
 impl Disks for Reflink {
     fn backend(&self) -> DiskBackend {
         DiskBackend::Reflink
     }
 
-    fn create(&self, machine: &Path, base: &Path, size_bytes: u64) -> Result<(), DiskError> {
-        check_size(base, size_bytes)?;
+    fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
+        check_base(self.backend(), base, size_bytes)?;
         let manifest = Manifest {
             backend: self.backend(),
-            base: base.to_path_buf(),
+            base: base.clone(),
             size_bytes,
-            whole: false,
         };
-        let make = || {
-            let source = File::open(base).map_err(at("opening the base"))?;
-            let target = File::create_new(disk(machine)).map_err(at("making a disk's file"))?;
-            // A copy instead would cost seconds and the base's size, behind everyone's back.
-            sparse::reflink(&source, &target).map_err(at("sharing the base's blocks"))
-        };
-        manifest::make(machine, manifest, make, || remove(&disk(machine)))
+        make(machine, &base.path, &manifest)
     }
 
     fn open(&self, machine: &Path) -> Result<OpenDisk, DiskError> {
@@ -56,9 +59,13 @@ impl Disks for Reflink {
         Ok(())
     }
 
-    fn freeze_copy(&self, machine: &Path, out: &Path) -> Result<(), DiskError> {
-        manifest::expect(machine, self.backend())?;
-        sparse::copy(&disk(machine), out).map_err(at("copying a disk"))
+    fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
+        let manifest = manifest::expect(machine, self.backend())?;
+        make(to, &disk(machine), &manifest)
+    }
+
+    fn fork_bytes(&self, _machine: &Path) -> Result<u64, DiskError> {
+        Ok(0)
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {

@@ -12,8 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-/// What is read at once where the kernel can't copy by itself, and the grain in which zeros of a
-/// device become holes.
+/// What is read at once.
 const PIECE_BYTES: usize = 64 * 1024;
 /// The grain of holes.
 const BLOCK_BYTES: usize = 4096;
@@ -22,15 +21,8 @@ const BLOCK_BYTES: usize = 4096;
 /// otherwise extent by extent. Holes stay holes. Nothing is left after an error.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
-    fill_new(to, |target| {
-        reflink(&source, target).or_else(|_| copy_extents(&source, target))
-    })
-}
-
-/// Makes a file, and removes it where it can't be filled. One that is there is left alone.
-fn fill_new(to: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let target = File::options().write(true).create_new(true).open(to)?;
-    let filled = fill(&target);
+    let filled = reflink(&source, &target).or_else(|_| copy_extents(&source, &target));
     if filled.is_err() {
         fs::remove_file(to)?;
     }
@@ -77,28 +69,6 @@ fn copy_range(mut source: &File, mut target: &File, start: u64, end: u64) -> io:
             "the file became shorter while it was copied",
         ))
     }
-}
-
-/// Copies what can't tell its holes, such as a block device, of `length` bytes: pieces of zeros
-/// become holes. Nothing is left after an error.
-pub(crate) fn copy_device(from: &Path, to: &Path, length: u64) -> io::Result<()> {
-    let mut source = File::open(from)?;
-    fill_new(to, |target| {
-        target.set_len(length)?;
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut at = 0;
-        while at < length {
-            let wanted =
-                usize::try_from(length - at).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-            let piece = &mut piece[..wanted];
-            source.read_exact(piece)?;
-            if piece.iter().any(|byte| *byte != 0) {
-                target.write_all_at(piece, at)?;
-            }
-            at += wanted as u64;
-        }
-        Ok(())
-    })
 }
 
 /// Makes holes of blocks that hold nothing but zeros.
@@ -187,9 +157,7 @@ mod tests {
             &File::create(&extents).unwrap(),
         )
         .unwrap();
-        let device = folder.path().join("device");
-        copy_device(&from, &device, 64 * MIB).unwrap();
-        for copy in [copied, extents, device] {
+        for copy in [copied, extents] {
             assert!(fs::read(&copy).unwrap() == content, "{}", copy.display());
             let bytes = fs::metadata(&copy).unwrap().blocks() * 512;
             assert!(bytes < MIB, "{} takes {bytes} bytes", copy.display());

@@ -7,10 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sandbox_core::disk::{DiskBackend, DiskFormat};
+use sandbox_core::disk::{DiskBackend, DiskChoice, DiskFormat};
 
 use super::{
-    Disks, OpenDisk,
+    Base, Disk, DiskError, Disks, OpenDisk,
     contract::{CHECKS, Check, DISK_BYTES, Ground, Guest, RawGuest, run},
     probe::{choose, probe},
     qcow2::Qcow2,
@@ -86,8 +86,7 @@ fn qemu_img() -> PathBuf {
 #[test]
 fn qcow2_keeps_the_contract() {
     let place = tempfile::tempdir().unwrap();
-    let qemu_img = qemu_img();
-    run_all(&Qcow2 { qemu_img }, &Qcow2Guest, place.path());
+    run_all(&Qcow2, &Qcow2Guest, place.path());
 }
 
 /// A file system in a file, mounted for as long as this lives.
@@ -164,7 +163,9 @@ fn reflink_costs_no_blocks_until_something_is_written() {
     for index in 0..20 {
         let machine = xfs.place.join(format!("machine-{index}"));
         fs::create_dir(&machine).unwrap();
-        Reflink.create(&machine, &base, DISK_BYTES).unwrap();
+        Reflink
+            .create(&machine, &Base::raw(&base), DISK_BYTES)
+            .unwrap();
     }
     let taken = (before - free()) * 4096;
     assert!(taken < DISK_BYTES, "20 clones take {taken} bytes");
@@ -173,41 +174,125 @@ fn reflink_costs_no_blocks_until_something_is_written() {
 #[test]
 fn the_backend_is_chosen_by_what_the_data_folder_can_do() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = Reflink.create(&folder.path().join("none"), folder.path(), 0);
-    assert!(refused.is_err());
-    let facts = probe(folder.path(), &qemu_img());
-    let chosen = choose(None, folder.path(), qemu_img()).unwrap().backend();
-    assert_eq!(facts.choose(None), Ok(chosen));
-    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+    let (here, tool) = (folder.path(), qemu_img());
+    let chosen = choose(DiskChoice::Auto, here, &[here], &tool);
+    assert_eq!(probe(here, &[here], &tool).choose(DiskChoice::Auto), chosen);
+    assert!(fs::read_dir(here).unwrap().next().is_none());
     if !is_root() {
         return;
     }
     let xfs = Mounted::xfs();
-    let chosen = choose(None, &xfs.place, qemu_img()).unwrap();
-    assert_eq!(chosen.backend(), DiskBackend::Reflink);
-    let wanted = choose(Some(DiskBackend::Qcow2), &xfs.place, qemu_img()).unwrap();
-    assert_eq!(wanted.backend(), DiskBackend::Qcow2);
+    let place = xfs.place.as_path();
+    let choose = |choice, bases: &[&Path]| choose(choice, place, bases, &tool);
+    assert_eq!(choose(DiskChoice::Auto, &[place]), Ok(DiskBackend::Reflink));
+    let wanted = DiskChoice::Only(DiskBackend::Qcow2);
+    assert_eq!(choose(wanted, &[place]), Ok(DiskBackend::Qcow2));
+    // No blocks are shared between two file systems.
+    assert_eq!(
+        choose(DiskChoice::Auto, &[place, here]),
+        Ok(DiskBackend::Qcow2)
+    );
+    let wanted = DiskChoice::Only(DiskBackend::Reflink);
+    assert!(choose(wanted, &[place, here]).is_err());
+    assert!(fs::read_dir(place).unwrap().next().is_none());
 }
 
 #[test]
 fn a_disk_that_could_not_be_made_leaves_nothing_and_one_of_another_backend_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let base = place.path().join("base");
-    File::create(&base).unwrap().set_len(DISK_BYTES).unwrap();
+    let base = Base::raw(place.path().join("base"));
+    File::create(&base.path)
+        .unwrap()
+        .set_len(DISK_BYTES)
+        .unwrap();
     let machine = place.path().join("machine");
     fs::create_dir(&machine).unwrap();
-    let missing = Qcow2 {
-        qemu_img: place.path().join("no qemu-img"),
-    };
-    missing.create(&machine, &base, DISK_BYTES).unwrap_err();
+    // The manifest can't be put where a folder is.
+    let in_the_way = machine.join("disk.qcow2");
+    fs::create_dir(&in_the_way).unwrap();
+    Qcow2.create(&machine, &base, DISK_BYTES).unwrap_err();
+    fs::remove_dir(&in_the_way).unwrap();
     assert!(fs::read_dir(&machine).unwrap().next().is_none());
 
-    let qemu_img = qemu_img();
-    let qcow2 = Qcow2 { qemu_img };
-    qcow2.create(&machine, &base, DISK_BYTES).unwrap();
+    Qcow2.create(&machine, &base, DISK_BYTES).unwrap();
     // A second one in its place would be the first one's end.
-    qcow2.create(&machine, &base, DISK_BYTES).unwrap_err();
-    assert!(qcow2.open(&machine).is_ok());
+    Qcow2.create(&machine, &base, DISK_BYTES).unwrap_err();
+    assert!(Qcow2.open(&machine).is_ok());
     let error = Reflink.open(&machine).unwrap_err().to_string();
     assert!(error.contains("is made by qcow2"), "{error}");
+    // Others than overlays lie on raw files alone.
+    let overlay = Base {
+        path: machine.join("disk.qcow2"),
+        format: DiskFormat::Qcow2,
+    };
+    let second = place.path().join("second");
+    fs::create_dir(&second).unwrap();
+    let error = Reflink.create(&second, &overlay, DISK_BYTES).unwrap_err();
+    assert!(matches!(error, DiskError::WrongFormat { .. }), "{error}");
+    Qcow2.create(&second, &overlay, DISK_BYTES).unwrap();
+}
+
+#[test]
+fn r9_a_disk_is_found_closed_and_destroyed_by_its_folder_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let base = Base::raw(place.path().join("base"));
+    File::create(&base.path)
+        .unwrap()
+        .set_len(DISK_BYTES)
+        .unwrap();
+    let machine = place.path().join("machine");
+    fs::create_dir(&machine).unwrap();
+    Disk::close_in(&machine).unwrap();
+    Disk::destroy_in(&machine).unwrap();
+    assert!(matches!(Disk::find(&machine), Err(DiskError::NoDisk(_))));
+    for text in [None, Some("no manifest")] {
+        Disk::create(DiskBackend::Qcow2, &machine, &base, DISK_BYTES).unwrap();
+        assert!(Disk::find(&machine).unwrap().open().is_ok());
+        // What can't be read is released in every way there is.
+        if let Some(text) = text {
+            fs::write(machine.join("disk.json"), text).unwrap();
+            Disk::find(&machine).unwrap_err();
+        }
+        Disk::destroy_in(&machine).unwrap();
+        assert!(fs::read_dir(&machine).unwrap().next().is_none());
+    }
+}
+
+#[test]
+fn r9_a_disk_that_nobody_waits_for_any_more_leaves_no_device() {
+    if !is_root() {
+        return;
+    }
+    super::double::put_in_place_of_dm_snapshot();
+    let place = tempfile::tempdir().unwrap();
+    let base = Base::raw(place.path().join("base"));
+    File::create(&base.path)
+        .unwrap()
+        .set_len(DISK_BYTES)
+        .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut abandoned = 0;
+    runtime.block_on(async {
+        for round in 0..30_u64 {
+            let machine = place.path().join(format!("machine-{round}"));
+            fs::create_dir(&machine).unwrap();
+            let backend = DiskBackend::DmSnapshot;
+            let given_up = std::time::Duration::from_millis(round % 15 * 2);
+            let making = Disk::create_open(backend, &machine, &base, DISK_BYTES);
+            let made = tokio::time::timeout(given_up, making).await;
+            abandoned += u32::from(made.is_err());
+            // What whoever has given it up does, while it may still be made.
+            Disk::destroy_in(&machine).unwrap();
+            crate::durable::remove_folder(&machine).unwrap();
+        }
+    });
+    assert!(abandoned > 0, "all of them were too fast");
+    // Waits for the threads that make them.
+    drop(runtime);
+    let place = place.path().to_string_lossy().into_owned();
+    for device in fs::read_dir("/sys/block").unwrap() {
+        let device = device.unwrap().path();
+        let file = fs::read_to_string(device.join("loop/backing_file")).unwrap_or_default();
+        assert!(!file.starts_with(&place), "{}: {file}", device.display());
+    }
 }

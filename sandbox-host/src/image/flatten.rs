@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ext4::{self, Superblock};
 use crate::{
-    disk::sparse,
+    disk::{OpenDisk, sparse},
     durable, fault,
     setup::{Setup, run},
     space,
@@ -39,6 +39,7 @@ pub(crate) struct FrozenDisk {
 
 impl FrozenDisk {
     /// A qcow2 file with its backing files.
+    #[cfg(test)]
     pub(crate) fn qcow2(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -60,6 +61,12 @@ impl FrozenDisk {
             format: self.format,
             out: out.to_path_buf(),
         }
+    }
+}
+
+impl From<OpenDisk> for FrozenDisk {
+    fn from(OpenDisk { path, format }: OpenDisk) -> Self {
+        Self { path, format }
     }
 }
 

@@ -1,9 +1,13 @@
-//! What a memory image's manifest says: all that a restore must find unchanged.
+//! What a booted memory image's manifest says: all that it was made from.
 
-use sandbox_core::{host::HostError, id::TemplateId, size::MachineSize};
+use sandbox_core::{
+    disk::{DiskBackend, DiskFormat},
+    id::TemplateId,
+    size::MachineSize,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{boot::BootParts, qemu::MACHINE_TYPE};
+use crate::{boot::BootParts, emulator::Emulator};
 
 /// The manifest's name in the image's folder. It is written last.
 pub(super) const MANIFEST_FILE: &str = "manifest.json";
@@ -18,49 +22,41 @@ pub(super) struct Manifest {
     pub(super) platform: Platform,
 }
 
-/// What must be the same on the host that goes on from memory as on the one that froze it.
+/// What a host boots templates with. Where any of it changes they are booted again, so that new
+/// sandboxes have the newest agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Platform {
-    machine_type: String,
-    accelerator: String,
-    qemu_version: String,
+pub(super) struct Platform {
+    #[serde(flatten)]
+    emulator: Emulator,
     kernel_version: String,
     pub(super) initramfs: String,
+    /// How its disk is frozen, by which backends can lie on it.
+    #[serde(default = "overlay", skip_serializing_if = "is_overlay")]
+    pub(super) disk: DiskFormat,
+}
+
+/// What it was before there was a choice.
+const fn overlay() -> DiskFormat {
+    DiskFormat::Qcow2
+}
+
+fn is_overlay(format: &DiskFormat) -> bool {
+    *format == overlay()
 }
 
 impl Platform {
     /// This host's.
-    pub(crate) fn of(boot: &BootParts) -> Self {
+    pub(super) fn of(boot: &BootParts) -> Self {
         Self {
-            machine_type: MACHINE_TYPE.to_owned(),
-            accelerator: boot.accelerator.as_str().to_owned(),
-            qemu_version: boot.setup.qemu_version.clone(),
+            emulator: Emulator::of(boot),
             kernel_version: boot.setup.kernel.version.clone(),
             initramfs: boot.initramfs_key.clone(),
-        }
-    }
-
-    /// Whether a host of this platform can go on from what was frozen on `frozen`.
-    ///
-    /// # Errors
-    /// [`HostError::Incompatible`] with all that differs.
-    pub(crate) fn check(&self, frozen: &Self) -> Result<(), HostError> {
-        let parts = [
-            ("machine type", &frozen.machine_type, &self.machine_type),
-            ("accelerator", &frozen.accelerator, &self.accelerator),
-            ("QEMU", &frozen.qemu_version, &self.qemu_version),
-            ("guest kernel", &frozen.kernel_version, &self.kernel_version),
-            ("guest agent", &frozen.initramfs, &self.initramfs),
-        ];
-        let differing: Vec<_> = parts
-            .iter()
-            .filter(|(_, frozen, here)| frozen != here)
-            .map(|(what, frozen, here)| format!("it has {what} {frozen}, the host {here}"))
-            .collect();
-        if differing.is_empty() {
-            Ok(())
-        } else {
-            Err(HostError::Incompatible(differing.join("; ")))
+            disk: match boot.disk_backend {
+                // On the image's own disk, of which nothing is copied.
+                DiskBackend::Qcow2 => DiskFormat::Qcow2,
+                // They start from bytes as they are.
+                DiskBackend::Reflink | DiskBackend::DmSnapshot => DiskFormat::Raw,
+            },
         }
     }
 }

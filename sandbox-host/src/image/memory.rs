@@ -10,47 +10,33 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use sandbox_core::{
+    disk::DiskFormat,
     host::HostError,
     id::TemplateId,
     size::MachineSize,
     template::{MINIMAL_TEMPLATE_ID, TemplateKind},
 };
-use tokio::{
-    net::UnixListener,
-    sync::{Mutex, watch},
-};
+use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::{
-    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal,
+    IMAGE_FILE, MEMORY_FILE, STATE_FILE, content_key, ensure_minimal, first_boot,
     manifest::{MANIFEST_FILE, Manifest, Platform},
-    outdated, overlay, sized,
+    outdated, sized,
     store::{Content, ImageStore, Lease, StoredImage},
 };
 use crate::{
     boot::BootParts,
+    disk::{Base, OpenDisk, create_overlay, sparse},
     durable,
-    folder::SocketFolder,
-    identity,
+    emulator::{Emulator, SavedAs},
     inventory::Origin,
-    link::client::GuestClient,
-    qemu::{
-        DISK_FILE, GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, Start,
-        console_tail, launch,
-    },
     setup::Setup,
     space,
 };
 
-const STATE_SOCKET: &str = "state.sock";
-
-/// A boot takes some three seconds under emulation; on a machine that is busy with other things
-/// many times that.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// What a boot writes to its memory file and disk, in MiB, beyond which it needs more by its size.
 const BOOT_WRITES_MB: u64 = 256;
 
@@ -61,6 +47,7 @@ pub(crate) struct MemoryImage {
     /// Which template it is of.
     pub(crate) image: TemplateId,
     pub(crate) size: MachineSize,
+    base: Base,
     /// Held until the machine's manifest says whose clone it is.
     _lease: Option<Arc<Lease>>,
 }
@@ -95,9 +82,9 @@ impl MemoryImage {
         File::open(self.folder.join(STATE_FILE))
     }
 
-    /// Gives a new machine its disk: an empty overlay on the frozen one.
-    pub(crate) fn clone_disk(&self, machine: &Path) -> io::Result<()> {
-        fs::copy(self.folder.join(CLONE_FILE), machine.join(DISK_FILE)).map(drop)
+    /// The frozen disk, which every clone's starts from.
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
     }
 }
 
@@ -114,9 +101,19 @@ pub(crate) struct MemoryImages {
 }
 
 /// What a memory image is booted from.
-struct Base {
+struct BootDisk {
     disk: PathBuf,
     version: String,
+}
+
+/// A booted guest's disk, in its folder.
+fn frozen_disk(folder: &Path, format: DiskFormat) -> Base {
+    let name = match format {
+        DiskFormat::Qcow2 => "disk.qcow2",
+        DiskFormat::Raw => "disk.raw",
+    };
+    let path = folder.join(name);
+    Base { path, format }
 }
 
 impl MemoryImages {
@@ -131,11 +128,24 @@ impl MemoryImages {
 
     /// The memory that a machine's manifest says it maps.
     pub(crate) fn ram_file(&self, origin: &Origin) -> PathBuf {
-        let folder = match origin.memory_image.parse::<TemplateId>() {
+        self.folder_of(origin).join(MEMORY_FILE)
+    }
+
+    fn folder_of(&self, origin: &Origin) -> PathBuf {
+        match origin.memory_image.parse::<TemplateId>() {
             Ok(snapshot) => self.store.place(snapshot),
             Err(_) => self.root.join(&origin.memory_image),
-        };
-        folder.join(MEMORY_FILE)
+        }
+    }
+
+    /// What the overlay of a machine lies on whose disk has no manifest: nothing else was made then.
+    pub(crate) fn base_of_overlay(&self, origin: &Origin) -> Base {
+        let folder = self.folder_of(origin);
+        if origin.is_snapshot() {
+            Base::raw(folder.join(IMAGE_FILE))
+        } else {
+            frozen_disk(&folder, DiskFormat::Qcow2)
+        }
     }
 
     /// The images that templates name by ID.
@@ -220,9 +230,10 @@ impl MemoryImages {
         let memory_image = match &manifest.content {
             Content::Image => self.ensure_booted(boot, image, Some(&stored), size).await?,
             Content::Snapshot { platform } => {
-                Platform::of(boot).check(platform)?;
+                Emulator::of(boot).check(platform, SavedAs::Template)?;
                 check_snapshot_size(manifest.size, size)?;
                 MemoryImage {
+                    base: Base::raw(stored.disk()),
                     folder: stored.folder,
                     image,
                     size,
@@ -260,6 +271,7 @@ impl MemoryImages {
             }
         };
         Ok(MemoryImage {
+            base: frozen_disk(&folder, Platform::of(boot).disk),
             folder,
             image,
             size,
@@ -300,17 +312,17 @@ impl MemoryImages {
         boot: &BootParts,
         stored: Option<&StoredImage>,
         disk_size_mb: u32,
-    ) -> Result<Base, HostError> {
+    ) -> Result<BootDisk, HostError> {
         let Some(stored) = stored else {
             let (folder, version) = ensure_minimal(self.store.root(), &boot.setup, disk_size_mb)
                 .await
                 .map_err(|error| space::or_internal(&self.root, "making the image", &error))?;
             let disk = folder.join(IMAGE_FILE);
-            return Ok(Base { disk, version });
+            return Ok(BootDisk { disk, version });
         };
         let disk = sized::ensure(&self.store, &boot.setup, stored, disk_size_mb).await?;
         let version = disk_size_mb.to_string();
-        Ok(Base { disk, version })
+        Ok(BootDisk { disk, version })
     }
 
     async fn make(
@@ -329,44 +341,22 @@ impl MemoryImages {
             .tempdir_in(&self.root)
             .map_err(step("making a folder"))?;
         let folder = making.path();
-        overlay::create(&boot.setup, base, "raw", &folder.join(DISK_FILE), size)
-            .await
-            .map_err(step("making a disk"))?;
-
-        let config = MachineConfig {
-            name: format!("sandbox-template-{}", uuid::Uuid::now_v7()),
-            size,
-            accelerator: boot.accelerator,
-            start: Start::Boot {
-                kernel: boot.setup.kernel.image.clone(),
-                initramfs: boot.initramfs.clone(),
-                ram_file: folder.join(MEMORY_FILE),
-                append: KERNEL_PARAMETERS.to_owned(),
-            },
-        };
-        let process = KillOnDrop(
-            launch(&boot.setup.qemu, folder, &config, None).map_err(step("starting QEMU"))?,
-        );
-        if let Err(error) = boot_and_save(folder).await {
-            return Err(process.0.own_words_or(folder, error).await);
-        }
-        process.0.kill().await.map_err(step("ending QEMU"))?;
-        for socket in [QMP_SOCKET, GUEST_SOCKET] {
-            fs::remove_file(folder.join(socket)).map_err(step("removing a socket"))?;
-        }
-
-        File::open(folder.join(MEMORY_FILE))
-            .and_then(|file| file.sync_all())
-            .map_err(step("syncing the memory file"))?;
-        overlay::create(
-            &boot.setup,
-            &place.join(DISK_FILE),
-            "qcow2",
-            &folder.join(CLONE_FILE),
-            size,
-        )
+        let frozen = frozen_disk(folder, manifest.platform.disk);
+        let (base, disk) = (Base::raw(base), frozen.clone());
+        spawn_blocking(move || match disk.format {
+            DiskFormat::Qcow2 => create_overlay(&disk.path, &base, size.disk_bytes()),
+            DiskFormat::Raw => sparse::copy(&base.path, &disk.path),
+        })
         .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
         .map_err(step("making a disk"))?;
+
+        let disk = OpenDisk {
+            path: frozen.path,
+            format: frozen.format,
+        };
+        first_boot::run(boot, folder, disk, size).await?;
+
         durable::write_json(&folder.join(MANIFEST_FILE), manifest)
             .map_err(step("writing a manifest"))?;
         durable::publish_folder(folder, place).map_err(step("publishing"))?;
@@ -374,74 +364,6 @@ impl MemoryImages {
         let _ = making.keep();
         Ok(())
     }
-}
-
-/// Quiet, since every line costs time on an emulated serial port; a panic or a triple fault resets
-/// at once, which QEMU turns into its own end.
-const KERNEL_PARAMETERS: &str =
-    "console=ttyS0 quiet panic=-1 reboot=t no_timer_check random.trust_cpu=on";
-
-/// Ends the process also where its task is dropped or fails.
-struct KillOnDrop(MachineProcess);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        self.0.kill_now();
-    }
-}
-
-/// Waits for the agent, lets it settle the disk, stops the guest between two instructions and has
-/// QEMU write the devices' state to the inherited descriptor.
-async fn boot_and_save(folder: &Path) -> Result<(), HostError> {
-    let failed =
-        |what: &str, error: &dyn std::fmt::Display| HostError::Boot(format!("{what}: {error}"));
-    let sockets = SocketFolder::open(folder).map_err(|error| failed("its folder", &error))?;
-    let mut qmp = Qmp::connect(&sockets.path(QMP_SOCKET))
-        .await
-        .map_err(|error| failed("connecting to QEMU", &error))?;
-    let (_running, not_running) = watch::channel(None);
-    let guest = GuestClient::new(sockets.connector(GUEST_SOCKET), not_running);
-    if let Err(error) = guest.wait_ready(BOOT_LIMIT).await {
-        let console = qmp.console().await.unwrap_or_default();
-        return Err(HostError::Boot(format!(
-            "its agent did not answer ({error}); the console's last lines: {}",
-            console_tail(&console)
-        )));
-    }
-    let placeholder = identity::placeholder().map_err(|error| failed("an identity", &error))?;
-    guest
-        .warm_up(placeholder)
-        .await
-        .map_err(|error| failed("warming up", &error))?;
-    guest
-        .prepare_snapshot()
-        .await
-        .map_err(|error| failed("settling the disk", &error))?;
-    // The clones' agents must find nobody connected.
-    guest.disconnect().await;
-    let saved = async {
-        let listener = UnixListener::bind(sockets.path(STATE_SOCKET))?;
-        let file = tokio::fs::File::create_new(folder.join(STATE_FILE)).await?;
-        // A guest that runs is stopped by the saving itself, and its clones run by themselves.
-        let (sent, received) =
-            tokio::join!(qmp.save_devices(STATE_SOCKET), receive(listener, file));
-        sent?;
-        received?;
-        Ok::<_, crate::qemu::QmpError>(())
-    };
-    saved
-        .await
-        .map_err(|error| failed("saving the state", &error))?;
-    fs::remove_file(sockets.path(STATE_SOCKET)).map_err(|error| failed("its folder", &error))
-}
-
-/// Takes one stream to a file and brings it to disk.
-async fn receive(listener: UnixListener, mut file: tokio::fs::File) -> io::Result<()> {
-    let (mut stream, _) = tokio::time::timeout(CONNECT_LIMIT, listener.accept())
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    tokio::io::copy(&mut stream, &mut file).await?;
-    file.sync_all().await
 }
 
 /// A guest can't be given more memory, processors or disk than it has seen.

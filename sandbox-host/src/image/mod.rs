@@ -7,18 +7,18 @@
 //! boot/KEY/initramfs                        agent and drivers
 //! images/minimal/VERSION/disk.img           a raw sparse ext4 of one size
 //! images/UUID/…                             what templates name, see `store`
-//! memory/KEY/{memory,device.state,disk.qcow2,clone.qcow2,manifest.json}
+//! memory/KEY/{memory,device.state,disk.qcow2 or disk.raw,manifest.json}
 //!                                           a booted guest, waiting for its identity
 //! ```
 
 mod ext4;
+mod first_boot;
 mod flatten;
 mod initramfs;
 mod manifest;
 mod memory;
 mod minimal;
 mod outdated;
-mod overlay;
 mod sized;
 mod store;
 
@@ -28,17 +28,15 @@ pub(crate) use flatten::{FlattenedDisk, FrozenDisk, copy_exact, flatten_disk};
 pub(crate) use initramfs::ensure_initramfs;
 #[cfg(feature = "testkit")]
 pub(crate) use initramfs::{DIRECTORY, EXECUTABLE, Entry, module_entries, newc_archive};
-pub(crate) use manifest::Platform;
 pub(crate) use memory::{MemoryImage, MemoryImages};
 pub(crate) use minimal::ensure_minimal;
 use sha2::{Digest, Sha256};
 pub(crate) use store::{Content, Making, StoredImage};
 
-/// Names inside an image's folder, which memory images and snapshots share: RAM, the devices'
-/// state, and the disk of every clone, an empty overlay.
+/// Names inside an image's folder, which memory images and snapshots share: RAM, and the devices'
+/// state.
 const MEMORY_FILE: &str = "memory";
 const STATE_FILE: &str = "device.state";
-const CLONE_FILE: &str = "clone.qcow2";
 /// An image's disk: raw, and sparse.
 pub(crate) const IMAGE_FILE: &str = "disk.img";
 

@@ -15,8 +15,7 @@
 //! images/UUID/manifest.json     written last
 //! images/UUID/disk.img          raw and sparse
 //! images/UUID/memory            of a snapshot: the guest's RAM,
-//! images/UUID/device.state      its devices,
-//! images/UUID/clone.qcow2       and an empty overlay on disk.img, to be copied for each clone
+//! images/UUID/device.state      and its devices
 //! images/UUID/sized/MB/disk.img the disk at another size
 //! images/UUID/deleting          it goes with its last user
 //! ```
@@ -35,12 +34,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use super::{
-    CLONE_FILE, IMAGE_FILE, MEMORY_FILE, STATE_FILE, ext4,
-    manifest::{MANIFEST_FILE, Platform},
-    overlay,
-};
-use crate::{durable, setup::Setup};
+use super::{IMAGE_FILE, MEMORY_FILE, STATE_FILE, ext4, manifest::MANIFEST_FILE};
+use crate::{durable, emulator::Emulator};
 
 /// Beside the manifest of an image that is to go.
 const DELETING_FILE: &str = "deleting";
@@ -51,8 +46,8 @@ const DELETING_FILE: &str = "deleting";
 pub(crate) enum Content {
     /// Nothing: guests boot from it.
     Image,
-    /// Memory, which only a host of this platform can go on from.
-    Snapshot { platform: Platform },
+    /// Memory, which only a host of this emulator can go on from.
+    Snapshot { platform: Emulator },
 }
 
 impl Content {
@@ -326,15 +321,9 @@ impl Making {
     /// after any error.
     pub(crate) async fn publish(
         self,
-        setup: &Setup,
         content: Content,
         size: MachineSize,
     ) -> io::Result<StoredImage> {
-        let is_snapshot = content.kind() == TemplateKind::Snapshot;
-        if is_snapshot {
-            let clone = self.folder().join(CLONE_FILE);
-            overlay::create(setup, &self.place.join(IMAGE_FILE), "raw", &clone, size).await?;
-        }
         spawn_blocking(move || self.publish_files(content, size))
             .await
             .map_err(io::Error::other)?

@@ -9,6 +9,7 @@ use std::{
 };
 
 use sandbox_core::{
+    disk::{DiskBackend, DiskChoice},
     host::HostError,
     id::TemplateId,
     size::{DEFAULT_DISK_SIZE_MB, MIB, MachineSize},
@@ -17,16 +18,19 @@ use sandbox_core::{
 use uuid::Uuid;
 
 use super::{
-    Content, FrozenDisk, MemoryImages, Platform, StoredImage,
+    Content, FrozenDisk, MemoryImages, StoredImage,
     ext4::{self, Superblock},
     flatten_disk, sized,
     store::ImageStore,
 };
 use crate::{
     boot::BootParts,
-    disk::tests::{Mounted, is_root},
+    disk::{
+        Disk,
+        tests::{Mounted, is_root},
+    },
+    emulator::Emulator,
     fault::{self, Fault},
-    qemu::DISK_FILE,
     setup::{Setup, run},
     testkit::leftovers::Leftovers,
 };
@@ -68,7 +72,7 @@ async fn image(setup: &Setup, store: &ImageStore, scratch: &Path) -> StoredImage
         disk_size_mb: flat.disk_size_mb,
         ..MachineSize::default()
     };
-    making.publish(setup, Content::Image, size).await.unwrap()
+    making.publish(Content::Image, size).await.unwrap()
 }
 
 #[tokio::test]
@@ -97,18 +101,14 @@ async fn r19_a_published_image_is_found_again_with_its_true_sizes() {
 #[tokio::test]
 async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
     let id = new_id();
     let (first, second) = (store.begin(id).unwrap(), store.begin(id).unwrap());
     fs::write(first.disk(), b"first").unwrap();
     fs::write(second.disk(), b"second").unwrap();
     let size = MachineSize::default();
-    let image = first.publish(&setup, Content::Image, size).await.unwrap();
-    let error = second
-        .publish(&setup, Content::Image, size)
-        .await
-        .unwrap_err();
+    let image = first.publish(Content::Image, size).await.unwrap();
+    let error = second.publish(Content::Image, size).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(
         store.begin(id).unwrap_err().kind(),
@@ -126,7 +126,6 @@ async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
 #[tokio::test]
 async fn an_image_that_is_not_published_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
     let making = store.begin(new_id()).unwrap();
     assert!(
@@ -139,24 +138,20 @@ async fn an_image_that_is_not_published_leaves_nothing() {
     // Without a disk there is nothing to publish.
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize::default();
-    making
-        .publish(&setup, Content::Image, size)
-        .await
-        .unwrap_err();
+    making.publish(Content::Image, size).await.unwrap_err();
     assert!(names(store.root()).is_empty());
 }
 
 #[tokio::test]
 async fn an_image_that_is_deleted_while_it_is_made_is_never_there() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
     let id = new_id();
     let making = store.begin(id).unwrap();
     fs::write(making.disk(), b"disk").unwrap();
     store.bury(id);
     let size = MachineSize::default();
-    let error = making.publish(&setup, Content::Image, size).await;
+    let error = making.publish(Content::Image, size).await;
     let words = error.unwrap_err().to_string();
     assert!(words.contains("deleted meanwhile"), "{words}");
     assert_eq!(store.find(id).unwrap(), None);
@@ -170,7 +165,6 @@ async fn an_image_that_is_deleted_while_it_is_made_is_never_there() {
 #[tokio::test]
 async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let folder = tempfile::tempdir().unwrap();
-    let setup = setup().await;
     let store = Arc::new(ImageStore::open(folder.path().to_path_buf()).unwrap());
     let id = new_id();
     assert!(store.lease(id).unwrap().is_none());
@@ -178,7 +172,7 @@ async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let making = store.begin(id).unwrap();
     fs::write(making.disk(), b"x").unwrap();
     let size = MachineSize::default();
-    making.publish(&setup, Content::Image, size).await.unwrap();
+    making.publish(Content::Image, size).await.unwrap();
 
     let (one, two) = (store.lease(id).unwrap(), store.lease(id).unwrap());
     drop(one);
@@ -326,7 +320,7 @@ async fn r20_wherever_the_process_dies_while_an_image_grows_the_next_makes_it_wh
 }
 
 /// A snapshot's files; what is in them does not matter here.
-async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Platform) -> StoredImage {
+async fn snapshot(store: &ImageStore, platform: Emulator) -> StoredImage {
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize {
         disk_size_mb: 64,
@@ -337,16 +331,18 @@ async fn snapshot(boot: &BootParts, store: &ImageStore, platform: Platform) -> S
     fs::write(making.memory(), vec![1; 100_000]).unwrap();
     fs::write(making.device_state(), vec![2; 5_000]).unwrap();
     let content = Content::Snapshot { platform };
-    making.publish(&boot.setup, content, size).await.unwrap()
+    making.publish(content, size).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_snapshot_is_cloned_from_where_it_was_published() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = BootParts::prepare(folder.path(), None).await.unwrap();
+    let boot = BootParts::prepare(folder.path(), None, DiskChoice::Auto)
+        .await
+        .unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
-    let stored = snapshot(&boot, images.store(), Platform::of(&boot)).await;
+    let stored = snapshot(images.store(), Emulator::of(&boot)).await;
     let (id, size) = (stored.manifest.id, stored.manifest.size);
     assert_eq!(stored.manifest.content.kind(), TemplateKind::Snapshot);
     assert!((100_000..130_000).contains(&stored.manifest.memory_bytes));
@@ -354,8 +350,9 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
     let image = images.ensure(&boot, id, size).await.unwrap();
     assert_eq!(image.key(), id.to_string());
     assert_eq!(fs::read(image.ram_file()).unwrap(), vec![1; 100_000]);
-    image.clone_disk(folder.path()).unwrap();
-    let disk = folder.path().join(DISK_FILE);
+    let (base, bytes) = (image.base(), size.disk_bytes());
+    let disk = Disk::create(DiskBackend::Qcow2, folder.path(), base, bytes).unwrap();
+    let disk = disk.open().unwrap().path;
     let info = ["info".as_ref(), "--output=json".as_ref(), disk.as_os_str()];
     let info = run(&boot.setup.qemu_img, info).await.unwrap();
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
@@ -376,7 +373,9 @@ async fn a_snapshot_is_cloned_from_where_it_was_published() {
 #[tokio::test]
 async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let boot = BootParts::prepare(folder.path(), None).await.unwrap();
+    let boot = BootParts::prepare(folder.path(), None, DiskChoice::Auto)
+        .await
+        .unwrap();
     let images =
         MemoryImages::open(folder.path().join("memory"), folder.path().join("images")).unwrap();
     let ensure = |id, size| images.ensure(&boot, id, size);
@@ -393,23 +392,31 @@ async fn what_an_image_or_snapshot_can_not_become_is_told_with_the_reason() {
     let error = ensure(image.manifest.id, small).await.unwrap_err();
     assert!(matches!(error, HostError::DiskTooSmall { .. }), "{error}");
 
-    let stored = snapshot(&boot, images.store(), Platform::of(&boot)).await;
+    let stored = snapshot(images.store(), Emulator::of(&boot)).await;
     let error = ensure(stored.manifest.id, size).await.unwrap_err();
     assert!(error.to_string().contains("64 MiB of disk"), "{error}");
 
-    let mut other = serde_json::to_value(Platform::of(&boot)).unwrap();
+    let mut other = serde_json::to_value(Emulator::of(&boot)).unwrap();
     other["qemu_version"] = "0.1".into();
     other["accelerator"] = "another".into();
-    let other: Platform = serde_json::from_value(other).unwrap();
-    let stored = snapshot(&boot, images.store(), other).await;
+    let other: Emulator = serde_json::from_value(other).unwrap();
+    let stored = snapshot(images.store(), other).await;
     let error = ensure(stored.manifest.id, stored.manifest.size)
         .await
         .unwrap_err()
         .to_string();
-    for part in ["QEMU 0.1", "accelerator another", &boot.setup.qemu_version] {
+    for part in ["QEMU 0.1", "pc-q35-7.2, another", &boot.setup.qemu_version] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    assert!(!error.contains("kernel"), "{error}");
+
+    // Of another agent and kernel, which are in its memory.
+    let mut other = serde_json::to_value(Emulator::of(&boot)).unwrap();
+    other["kernel_version"] = "0.1".into();
+    other["initramfs"] = "another".into();
+    let other: Emulator = serde_json::from_value(other).unwrap();
+    let stored = snapshot(images.store(), other).await;
+    let kept = ensure(stored.manifest.id, stored.manifest.size).await;
+    assert!(kept.is_ok(), "{kept:?}");
     assert!(!images.remove_image(MINIMAL_TEMPLATE_ID).await.unwrap());
 }
 

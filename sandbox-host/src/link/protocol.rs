@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Raised when a message changes so that an older peer can't read it.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// The oldest agents that this host serves: a snapshot brings the one along that it was made with.
+pub const PROTOCOL_VERSION_MIN: u32 = 1;
+
 /// Name of the virtio-serial port on which the agent serves.
 pub const PORT_NAME: &str = "org.sandbox.agent.0";
 

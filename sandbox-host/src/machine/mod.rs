@@ -9,6 +9,7 @@
 //! ```
 
 mod control;
+mod leftovers;
 mod rest;
 mod saved;
 
@@ -28,21 +29,27 @@ use uuid::Uuid;
 
 use crate::{
     boot::BootParts,
-    durable, fault,
+    disk::{Disk, OpenDisk},
+    fault,
     folder::SocketFolder,
     identity,
     image::MemoryImage,
     inventory::Origin,
-    link::client::GuestClient,
+    link::{
+        client::GuestClient,
+        protocol::{AgentHello, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+    },
     memory::{Delta, Mapping},
     qemu::{
-        GUEST_SOCKET, LOG_FILE, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpError, Start,
-        StateFormat, Then, find_in_folder, launch,
+        GUEST_SOCKET, MachineConfig, MachineProcess, QMP_SOCKET, Qmp, QmpError, Start, StateFormat,
+        Then, find_in_folder, launch,
     },
     space,
 };
 pub(crate) use control::Ended;
 use control::Request;
+use leftovers::{forget_last_run, put_away_or_log};
+pub(crate) use leftovers::{put_away, remove_machine_folder};
 pub(crate) use rest::{Guest, Rest};
 pub(crate) use saved::{SaveFor, Saved, called_off};
 
@@ -87,14 +94,20 @@ impl Machine {
         folder: PathBuf,
     ) -> Result<Self, HostError> {
         let internal = |step| internal(&folder, step);
-        image
-            .clone_disk(&folder)
+        let bytes = image.size.disk_bytes();
+        let disk = Disk::create_open(boot.disk_backend, &folder, image.base(), bytes)
+            .await
             .map_err(internal("making a disk"))?;
         let state = image
             .open_state()
             .map_err(internal("opening the memory image"))?;
         let (origin, ram_file) = (image.origin(), image.ram_file());
-        let machine = Self::start(boot, id, origin, &folder, ram_file, &state, Then::Run)?;
+        let parts = Parts {
+            disk,
+            ram_file,
+            state: &state,
+        };
+        let machine = Self::start(boot, id, origin, &folder, parts, Then::Run)?;
         let loaded = async {
             let mut qmp = Qmp::connect(&machine.sockets.path(QMP_SOCKET))
                 .await
@@ -102,11 +115,12 @@ impl Machine {
             qmp.load_devices(state.as_raw_fd())
                 .await
                 .map_err(|error| loading(&error))?;
-            machine
+            let hello = machine
                 .guest
                 .wait_ready(RESTORE_LIMIT)
                 .await
                 .map_err(|error| loading(&error))?;
+            check_agent(&hello)?;
             Ok(qmp)
         };
         machine.come_up(loaded, &CancellationToken::new()).await?;
@@ -129,7 +143,21 @@ impl Machine {
         let state = File::open(saved.devices()).map_err(internal("opening the saved devices"))?;
         let delta = Delta::open(&saved.memory()).map_err(internal("opening the saved memory"))?;
         forget_last_run(&folder).map_err(internal("removing a socket"))?;
-        let machine = Self::start(boot, id, origin, &folder, ram_file, &state, Then::Wait)?;
+        let disk = Disk::find(&folder)
+            .map_err(|error| internal("looking for its disk")(error.into()))?
+            .open_in_background()
+            .await
+            .map_err(internal("opening its disk"))?;
+        let parts = Parts {
+            disk,
+            ram_file,
+            state: &state,
+        };
+        let started = Self::start(boot, id, origin, &folder, parts, Then::Wait);
+        if started.is_err() {
+            put_away_or_log(id, &folder);
+        }
+        let machine = started?;
         // Held while the memory is written to, which is by process ID.
         let filling = Arc::new(tokio::sync::Mutex::new(()));
         let loaded = async {
@@ -161,10 +189,8 @@ impl Machine {
         let up = machine.come_up(loaded, &cancel).await;
         // The process, be it dead, must not be forgotten before.
         drop(filling.lock().await);
-        if up.is_err()
-            && let Err(error) = forget_last_run(&folder)
-        {
-            tracing::warn!(machine = %id, %error, "a failed start left something");
+        if up.is_err() {
+            put_away_or_log(id, &folder);
         }
         up.map(|()| machine)
     }
@@ -174,14 +200,19 @@ impl Machine {
         id: Uuid,
         origin: Origin,
         folder: &Path,
-        ram_file: PathBuf,
-        state: &File,
+        parts: Parts<'_>,
         then: Then,
     ) -> Result<Self, HostError> {
+        let Parts {
+            disk,
+            ram_file,
+            state,
+        } = parts;
         let config = MachineConfig {
             name: process_name(id),
             size: origin.size,
             accelerator: boot.accelerator,
+            disk,
             start: Start::Restore {
                 ram_file: ram_file.clone(),
                 state: StateFormat::of(state)
@@ -298,7 +329,7 @@ impl Machine {
     /// Ends the machine without waiting, and removes its folder as far as that goes.
     pub(crate) fn discard_now(&self) {
         self.process.kill_now();
-        if let Err(error) = durable::remove_folder(&self.folder) {
+        if let Err(error) = remove_machine_folder(&self.folder) {
             tracing::warn!(machine = %self.id, %error, "a machine's folder was not removed");
         }
     }
@@ -308,24 +339,35 @@ impl Machine {
         self.standing
             .send_replace(Some("it was destroyed".to_owned()));
         self.process.kill().await?;
-        durable::remove_folder(&self.folder)
+        remove_machine_folder(&self.folder)
     }
 
     /// Ends the process of a machine that was saved. Its folder stays.
     pub(crate) async fn end_saved(&self) -> std::io::Result<()> {
         self.standing.send_replace(Some("it is paused".to_owned()));
         self.process.kill().await?;
-        forget_last_run(&self.folder)
+        put_away(&self.folder)
+    }
+
+    /// Closes the disk of a machine that has ended.
+    pub(crate) fn close_disk(&self) {
+        if let Err(error) = Disk::close_in(&self.folder) {
+            tracing::error!(machine = %self.id, %error, "an ended machine left its disk open");
+        }
+    }
+
+    /// The machine's disk.
+    pub(crate) fn disk(&self) -> Result<Disk, HostError> {
+        Disk::find(&self.folder)
+            .map_err(|error| internal(&self.folder, "looking for its disk")(error.into()))
     }
 }
 
-/// Removes from a machine's folder what was its last process's: sockets, and the log, which would
-/// grow from one to the next.
-pub(crate) fn forget_last_run(folder: &Path) -> std::io::Result<()> {
-    for name in [QMP_SOCKET, GUEST_SOCKET, LOG_FILE] {
-        durable::remove_file(&folder.join(name))?;
-    }
-    Ok(())
+/// What a restored machine starts from.
+struct Parts<'a> {
+    disk: OpenDisk,
+    ram_file: PathBuf,
+    state: &'a File,
 }
 
 fn internal(folder: &Path, step: &'static str) -> impl Fn(std::io::Error) -> HostError + use<> {
@@ -335,6 +377,20 @@ fn internal(folder: &Path, step: &'static str) -> impl Fn(std::io::Error) -> Hos
 
 fn loading(error: &dyn std::fmt::Display) -> HostError {
     HostError::Boot(format!("loading the memory image: {error}"))
+}
+
+/// The agent came with the memory, and may be of another release than this host.
+fn check_agent(hello: &AgentHello) -> Result<(), HostError> {
+    let version = hello.protocol_version;
+    if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
+        return Ok(());
+    }
+    Err(HostError::Incompatible(format!(
+        "its agent ({}) speaks version {version} of the guest protocol, and this host versions \
+         {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}; go back to the release that it was made \
+         with, or make it again here",
+        hello.agent_version
+    )))
 }
 
 /// Ends a process whose machine did not come up, also where nobody waits for that any more.
@@ -351,4 +407,34 @@ impl Drop for KillUnlessUp<'_> {
 /// Why a machine could not be controlled.
 fn control_error(what: &str, error: &QmpError) -> HostError {
     HostError::Internal(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_another_release_is_judged_by_its_protocol_and_nothing_else() {
+        let hello = |protocol_version| AgentHello {
+            protocol_version,
+            agent_version: "0.0.7-other".to_owned(),
+            boot_id: String::new(),
+            capabilities: Vec::new(),
+        };
+        for version in [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION] {
+            assert_eq!(check_agent(&hello(version)), Ok(()));
+        }
+        for version in [PROTOCOL_VERSION_MIN - 1, PROTOCOL_VERSION + 1] {
+            let error = check_agent(&hello(version)).unwrap_err();
+            assert!(matches!(error, HostError::Incompatible(_)), "{error}");
+            let said = error.to_string();
+            for part in [
+                "0.0.7-other",
+                &format!("version {version} "),
+                "make it again",
+            ] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
+    }
 }

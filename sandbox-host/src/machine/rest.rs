@@ -6,18 +6,16 @@ use std::{sync::atomic::Ordering, time::Duration};
 use sandbox_core::host::HostError;
 use serde_json::{Value, json};
 
-use super::{Machine, control_error};
-use crate::{
-    fault, identity,
-    link::client::Hold,
-    qemu::{ANSWER_LIMIT, DISK_FILE},
-    space,
-};
+use super::{Machine, check_agent, control_error};
+use crate::{fault, identity, link::client::Hold, qemu::ANSWER_LIMIT, space};
 
 /// A guest settles its disk in well under a second, unless it has written much or hangs.
 const QUIESCE_LIMIT: Duration = Duration::from_secs(20);
 /// QEMU brings the disk's cache to disk as it stops.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
+
+/// A guest that goes on answers within milliseconds.
+const HELLO_LIMIT: Duration = Duration::from_secs(30);
 
 /// A machine's rest. Dropping it lets the link be made again and no more: whoever has it sees to
 /// what becomes of the machine.
@@ -150,6 +148,16 @@ impl Machine {
         )))
     }
 
+    /// Whether this host speaks with the machine's agent.
+    pub(crate) async fn check_agent(&self) -> Result<(), HostError> {
+        match self.guest.hello(HELLO_LIMIT).await {
+            Ok(hello) => check_agent(&hello),
+            Err(error) => Err(HostError::Boot(format!(
+                "its guest does not go on: {error}"
+            ))),
+        }
+    }
+
     /// Has the machine and its guest go on.
     pub(crate) async fn go_on(&self, rest: Option<Rest>) -> Result<(), HostError> {
         let went_on = self.cont().await;
@@ -164,10 +172,5 @@ impl Machine {
         if let Err(error) = self.go_on(rest).await {
             tracing::error!(machine = %self.id, %error, "a machine does not go on");
         }
-    }
-
-    /// The machine's disk.
-    pub(crate) fn disk(&self) -> std::path::PathBuf {
-        self.folder.join(DISK_FILE)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! .memory.delta, .device.state   on their way, or set aside for a snapshot
-//! .disk.qcow2                    a copy of the disk, set aside for a snapshot
+//! .aside-UUID/                   a fork of the disk, set aside for a snapshot
 //! memory.delta, device.state     a paused machine's
 //! ```
 
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Machine, internal};
 use crate::{
+    disk::Disk,
     durable, fault,
     memory::{self, Mapping, PAGE_BYTES},
     space,
@@ -28,7 +29,8 @@ const MEMORY: &str = "memory.delta";
 const DEVICES: &str = "device.state";
 const NEW_MEMORY: &str = ".memory.delta";
 const NEW_DEVICES: &str = ".device.state";
-const NEW_DISK: &str = ".disk.qcow2";
+/// With the machine's name behind it: some backends make devices that are called as the folder is.
+const ASIDE_PREFIX: &str = ".aside-";
 
 /// The names of what is saved in a machine's folder.
 #[derive(Debug, Clone)]
@@ -58,8 +60,20 @@ impl Saved {
         self.folder.join(NEW_DEVICES)
     }
 
-    pub(crate) fn new_disk(&self) -> PathBuf {
-        self.folder.join(NEW_DISK)
+    /// The folder of a disk that is set aside.
+    fn aside(&self) -> PathBuf {
+        let machine = self.folder.file_name().unwrap_or_default();
+        let name = format!("{ASIDE_PREFIX}{}", machine.to_string_lossy());
+        self.folder.join(name)
+    }
+
+    /// Sets a fork of the machine's disk aside, which nobody writes to meanwhile. Blocks.
+    pub(crate) fn fork_disk(&self) -> io::Result<Disk> {
+        let disk = Disk::find(&self.folder)?;
+        // What another attempt left would be in the way.
+        self.remove_aside()?;
+        fs::create_dir(self.aside())?;
+        Ok(disk.fork(&self.aside())?)
     }
 
     /// Whether both are there.
@@ -78,7 +92,12 @@ impl Saved {
     pub(crate) fn remove_new(&self) -> io::Result<()> {
         durable::remove_file(&self.new_memory())?;
         durable::remove_file(&self.new_devices())?;
-        durable::remove_file(&self.new_disk())
+        self.remove_aside()
+    }
+
+    fn remove_aside(&self) -> io::Result<()> {
+        Disk::destroy_in(&self.aside())?;
+        durable::remove_folder(&self.aside())
     }
 
     /// Removes all of it.
@@ -128,7 +147,8 @@ impl Machine {
             let dirty = mapping.dirty().map_err(step)?;
             let pages: u64 = dirty.iter().map(|extent| extent.count).sum();
             space::require(&folder, space::SPARE_MB + pages * PAGE_BYTES / MIB + 1)?;
-            let memory = memory::save(&mapping, &dirty, &saved.new_memory(), &|| {
+            let image = File::open(&ram_file).map_err(step)?;
+            let memory = memory::save(&mapping, &image, &dirty, &saved.new_memory(), &|| {
                 called_off(&cancel)
             })
             .map_err(step)?;

@@ -6,7 +6,10 @@ use sandbox_core::{host::HostError, id::SandboxId};
 use uuid::Uuid;
 
 use super::{Inner, table::Found};
-use crate::{machine::process_name, qemu::find_in_folder};
+use crate::{
+    machine::{process_name, remove_machine_folder},
+    qemu::find_in_folder,
+};
 
 impl Inner {
     pub(super) async fn destroy(
@@ -55,6 +58,6 @@ impl Inner {
         if let Some(process) = find_in_folder(&folder, &process_name(machine))? {
             process.kill().await?;
         }
-        self.inventory.remove(machine)
+        remove_machine_folder(&folder)
     }
 }

@@ -64,7 +64,7 @@ impl Inner {
             ..MachineSize::default()
         };
         let image = making
-            .publish(&self.boot.setup, Content::Image, size)
+            .publish(Content::Image, size)
             .await
             .map_err(exists_or)?;
         self.table.images_changed();

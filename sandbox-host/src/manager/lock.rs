@@ -19,6 +19,15 @@ use tokio::time::{Instant, sleep};
 const DEAD_HOLDER_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
+/// Why a data folder is none.
+pub(super) fn unusable(data: &Path, error: &io::Error) -> HostError {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    HostError::NotSetUp {
+        missing: format!("the data folder {} can't be used: {error}", data.display()),
+        mend: "make it a folder that this user may write to, or name another".to_owned(),
+    }
+}
+
 /// The right to use a data folder, which one process at a time has. The kernel drops it with the
 /// process, however that ends, and with the children that it was about to start.
 #[derive(Debug)]
@@ -30,7 +39,8 @@ impl FolderLock {
     /// Takes it.
     ///
     /// # Errors
-    /// [`HostError::Unavailable`], with the process that has it, where another one does.
+    /// [`HostError::Unavailable`], with the process that has it, where another one does;
+    /// [`HostError::NotSetUp`] where the folder can't be written to.
     pub async fn take(data: &Path) -> Result<Self, HostError> {
         let internal =
             |error: io::Error| HostError::Internal(format!("locking the data folder: {error}"));
@@ -40,7 +50,7 @@ impl FolderLock {
             .create(true)
             .truncate(false)
             .open(data.join("lock"))
-            .map_err(internal)?;
+            .map_err(|error| unusable(data, &error))?;
         let until = Instant::now() + DEAD_HOLDER_LIMIT;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -89,6 +99,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::manager::{HostConfig, HostManager};
 
     #[tokio::test]
     async fn a_second_process_is_refused_at_once_and_told_who_has_it() {
@@ -117,5 +128,23 @@ mod tests {
         let begun = Instant::now();
         FolderLock::take(folder.path()).await.unwrap();
         assert!(begun.elapsed() > Duration::from_millis(300), "it was held");
+    }
+
+    #[tokio::test]
+    async fn a_data_folder_that_can_t_be_one_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "precious").unwrap();
+        let locked = folder.path().join("locked");
+        fs::create_dir_all(locked.join("lock")).unwrap();
+        for data in [file.clone(), file.join("below"), locked] {
+            let refused = HostManager::open(HostConfig::new(&data)).await;
+            let error = refused.err().unwrap();
+            assert!(matches!(error, HostError::NotSetUp { .. }), "{error}");
+            let words = error.to_string();
+            assert!(words.contains(data.to_str().unwrap()), "{words}");
+            assert!(words.contains("or name another"), "{words}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"precious");
     }
 }

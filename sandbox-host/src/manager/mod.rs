@@ -26,6 +26,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sandbox_core::{
+    disk::DiskChoice,
     guest::Guest,
     host::{
         Host, HostCreate, HostError, HostImage, HostImport, HostInfo, HostOrder, HostReport,
@@ -67,6 +68,8 @@ pub struct HostConfig {
     pub kernel_dir: Option<PathBuf>,
     /// How many clones wait, already restored. Each costs some 30 MiB of memory.
     pub pool_size: usize,
+    /// What makes the disks of new machines. Those that are there keep theirs.
+    pub disk_backend: DiskChoice,
 }
 
 impl HostConfig {
@@ -77,6 +80,7 @@ impl HostConfig {
             data_dir: data_dir.into(),
             kernel_dir: None,
             pool_size: 2,
+            disk_backend: DiskChoice::Auto,
         }
     }
 }
@@ -114,16 +118,18 @@ impl HostManager {
     /// half-made, and takes up the sandboxes that still run.
     ///
     /// # Errors
-    /// [`HostError::NotSetUp`] with the mending command where QEMU or the kernel is missing,
+    /// [`HostError::NotSetUp`] with what mends it where QEMU or the kernel is missing, or the folder
+    /// can't be made or written to,
     /// [`HostError::Unavailable`] where another process uses the folder.
     pub async fn open(config: HostConfig) -> Result<Self, HostError> {
         let internal = |step: &'static str| {
             move |error: std::io::Error| HostError::Internal(format!("{step}: {error}"))
         };
-        let data = absolute(&config.data_dir).map_err(internal("finding the data folder"))?;
-        std::fs::create_dir_all(&data).map_err(internal("making the data folder"))?;
+        let data = made_and_absolute(&config.data_dir);
+        let data = data.map_err(|error| lock::unusable(&config.data_dir, &error))?;
         let lock = FolderLock::take(&data).await?;
-        let boot = BootParts::prepare(&data, config.kernel_dir.as_deref()).await?;
+        let boot =
+            BootParts::prepare(&data, config.kernel_dir.as_deref(), config.disk_backend).await?;
         let images = MemoryImages::open(data.join("memory"), data.join("images"))
             .map_err(internal("making the image folder"))?;
         let inventory =
@@ -334,6 +340,7 @@ impl Inner {
             let _one_at_a_time = lock.lock().await;
             // It may have been destroyed meanwhile.
             if self.table.has_machine(sandbox, machine.id) {
+                machine.close_disk();
                 self.note(machine.id, stopped.manifest(machine.origin.clone()))
                     .await;
             }
@@ -403,9 +410,8 @@ fn nobody(reason: String) -> GuestClient {
     GuestClient::new(connector, not_running)
 }
 
-/// Symbolic links are resolved as far as they exist, since processes are found by the paths of
-/// their open files.
-fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+/// Symbolic links are resolved, since processes are found by the paths of their open files.
+fn made_and_absolute(path: &Path) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(path)?;
     path.canonicalize()
 }

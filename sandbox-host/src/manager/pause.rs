@@ -19,8 +19,9 @@ use super::{
     table::{Begun, Paused, Present},
 };
 use crate::{
+    emulator::Emulator,
     fault,
-    inventory::{Emulator, Use},
+    inventory::Use,
     machine::{Guest, Machine, Rest, SaveFor, Saved},
     space,
 };

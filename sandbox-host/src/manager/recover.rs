@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::Inner;
 use crate::{
+    disk::Disk,
     durable,
     inventory::{Manifest, Use},
-    machine::{Machine, Saved, forget_last_run, process_name},
+    machine::{Machine, Saved, process_name, put_away},
     qemu::{find_in_folder, kill_all_in_folder},
 };
 
@@ -36,6 +37,10 @@ impl Inner {
             };
             in_use.insert(origin.memory_image.clone());
             let folder = self.inventory.folder(id);
+            let base = self.images.base_of_overlay(&origin);
+            if let Err(error) = Disk::note_overlay(&folder, base, origin.size.disk_bytes()) {
+                tracing::warn!(machine = %id, %error, "a disk could not be written down");
+            }
             let found = Manifest {
                 origin: origin.clone(),
                 order,
@@ -75,7 +80,7 @@ impl Inner {
                     let ram_file = self.images.ram_file(&origin);
                     // What was saved of it is from before it ran, or was never finished.
                     Saved::in_folder(&folder).remove()?;
-                    match Machine::adopt(id, origin, folder, ram_file)? {
+                    match Machine::adopt(id, origin, folder.clone(), ram_file)? {
                         Some(machine) => {
                             let machine = Arc::new(machine);
                             tracing::info!(%sandbox, pid = machine.pid(), "adopted a running sandbox");
@@ -91,6 +96,7 @@ impl Inner {
                             self.have_go_on(sandbox, machine, cancel).await;
                         }
                         None => {
+                            put_away(&folder)?;
                             let use_ = Use::Stopped {
                                 sandbox,
                                 generation,
@@ -110,12 +116,12 @@ impl Inner {
         self.table.insert_found(id, manifest);
     }
 
-    /// Ends the process of a machine that should have none, and removes what it left.
+    /// Ends the process of a machine that should have none, and gives up what it left.
     async fn end_leftover(&self, id: Uuid, folder: &Path) -> io::Result<()> {
         if let Some(process) = find_in_folder(folder, &process_name(id))? {
             process.kill().await?;
         }
-        forget_last_run(folder)
+        put_away(folder)
     }
 
     /// An order may have been cut off while the machine was at rest for it. Harmless to one that

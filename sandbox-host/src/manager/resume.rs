@@ -18,8 +18,9 @@ use super::{
     table::{Begun, Paused, Present},
 };
 use crate::{
+    emulator::{Emulator, SavedAs},
     fault,
-    inventory::{Emulator, Use},
+    inventory::Use,
     machine::{Machine, Saved, process_name},
     qemu::find_in_folder,
     space,
@@ -39,14 +40,14 @@ impl Inner {
         resumed
     }
 
-    async fn resume_machine(
+    pub(super) async fn resume_machine(
         self: &Arc<Self>,
         order: &HostOrder,
         begun: &Begun,
         paused: &Paused,
     ) -> Result<(), HostError> {
         capacity::check(paused.origin.size)?;
-        Emulator::of(&self.boot).check(&paused.emulator)?;
+        Emulator::of(&self.boot).check(&paused.emulator, SavedAs::Sandbox)?;
         space::require(self.inventory.root(), space::SPARE_MB)?;
         let machine = match self.revive(begun, paused).await {
             Ok(machine) => Arc::new(machine),
@@ -104,7 +105,10 @@ impl Inner {
 async fn let_go_on(machine: &Machine) -> Result<(), HostError> {
     machine.cont().await?;
     fault::passed("continued");
-    machine.wake().await?;
+    // Side by side: what it does not answer is explained by what it says of itself.
+    let (agent, woken) = tokio::join!(machine.check_agent(), machine.wake());
+    agent?;
+    woken?;
     fault::passed("woken");
     Ok(())
 }

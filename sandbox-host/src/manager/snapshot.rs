@@ -4,6 +4,7 @@
 //! runs, and runs on:  at rest ─► memory, devices, disk set aside ─► goes on ─► image made, published
 //! runs, then paused:  pause ────────────────────────────────────────────────► image made, published
 //! paused:                        ────────────────────────────────────────────► image made, published
+//!                                                                     and where it is asked, resumed
 //! ```
 //!
 //! An image is made in a folder of its own beside the others and is visible when it is whole. What is
@@ -29,13 +30,13 @@ use super::{
     table::{Begun, Paused, Present},
 };
 use crate::{
-    disk::sparse,
+    disk::{Disk, sparse},
+    emulator::{Emulator, SavedAs},
     fault,
-    image::{Content, FrozenDisk, Making, Platform, StoredImage, copy_exact, flatten_disk},
-    inventory::{Emulator, Origin},
+    image::{Content, FrozenDisk, Making, StoredImage, copy_exact, flatten_disk},
+    inventory::Origin,
     machine::{Guest, Machine, SaveFor, Saved, called_off},
     memory::Delta,
-    qemu::DISK_FILE,
     space,
 };
 
@@ -43,8 +44,7 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Source {
     origin: Origin,
-    /// A qcow2 file with its backing files.
-    disk: PathBuf,
+    disk: Disk,
     /// Absent for an image of the disk alone.
     memory: Option<SourceMemory>,
 }
@@ -67,15 +67,33 @@ impl Inner {
         let id = order.order.id;
         let lock = self.table.order_lock(id);
         let _one_at_a_time = lock.lock().await;
-        if let Some(image) = self.published(&order, kind)? {
-            return Ok(image.report(0));
+        let published = self.published(&order, kind)?;
+        let (made, begun) = match (published, self.begin_order(&order.order)) {
+            // Overtaken by another order for the machine, which is not to be touched any more.
+            (Some(image), Err(_)) => return Ok(image.report(0)),
+            (Some(image), Ok(begun)) => (Ok(image), begun),
+            (None, Err(error)) => return Err(error),
+            (None, Ok(begun)) => (self.make_image_of(&order, kind, &begun).await, begun),
+        };
+        if made.is_ok() && order.resume {
+            self.have_run(&order, &begun).await;
         }
-        let begun = self.begin_order(&order.order)?;
-        let made = self.make_image_of(&order, kind, &begun).await;
         self.end_order(id);
         let image = made.map_err(|error| self.or_called_off(&begun.cancel, error))?;
         self.table.images_changed();
         Ok(image.report(0))
+    }
+
+    /// Resumes a machine that was paused before its image was made, by an earlier attempt or by
+    /// whoever. The image is there whatever becomes of that.
+    async fn have_run(self: &Arc<Self>, order: &HostSnapshot, begun: &Begun) {
+        let Present::Paused(paused) = &begun.present else {
+            return;
+        };
+        if let Err(error) = self.resume_machine(&order.order, begun, paused).await {
+            let id = order.order.id;
+            tracing::error!(%id, %error, "a sandbox stays paused behind its snapshot");
+        }
     }
 
     /// The image, if the same order was carried out before.
@@ -131,7 +149,7 @@ impl Inner {
         let folder = self.inventory.folder(begun.machine_id);
         let saved = Saved::in_folder(&folder);
         if kind == TemplateKind::Snapshot {
-            Emulator::of(&self.boot).check(&paused.emulator)?;
+            Emulator::of(&self.boot).check(&paused.emulator, SavedAs::Sandbox)?;
             if !paused.quiesced {
                 return Err(HostError::WrongState {
                     state: "paused".to_owned(),
@@ -141,16 +159,23 @@ impl Inner {
                 });
             }
         }
+        let disk =
+            Disk::find(&folder).map_err(|error| self.step("looking for its disk")(error.into()))?;
         let source = Source {
             origin: paused.origin.clone(),
-            disk: folder.join(DISK_FILE),
+            disk,
             memory: (kind == TemplateKind::Snapshot).then(|| SourceMemory {
                 ram_file: self.images.ram_file(&paused.origin),
                 delta: saved.memory(),
                 devices: saved.devices(),
             }),
         };
-        self.make_image(order, begun, &source).await
+        let made = self.make_image(order, begun, &source).await;
+        // Nobody else has it open.
+        if let Err(error) = source.disk.close() {
+            tracing::error!(%error, "an image's source could not be closed");
+        }
+        made
     }
 
     /// Sets aside what an image of a running machine is made of, while that is at rest for a moment.
@@ -161,8 +186,13 @@ impl Inner {
         kind: TemplateKind,
     ) -> Result<Source, HostError> {
         let saved = Saved::in_folder(&self.inventory.folder(machine.id));
-        let disk_mb = physical_mb(&machine.disk()).map_err(self.step("looking at the disk"))?;
-        space::require(self.inventory.root(), space::SPARE_MB + disk_mb)?;
+        let fork_bytes = machine.disk()?.fork_bytes();
+        let fork_bytes =
+            fork_bytes.map_err(|error| self.step("looking at the disk")(error.into()))?;
+        space::require(
+            self.inventory.root(),
+            space::SPARE_MB + fork_bytes / MIB + 1,
+        )?;
         let rest = tokio::select! {
             rest = machine.rest(true, Guest::MustAgree) => rest?,
             () = begun.cancel.cancelled() => {
@@ -172,22 +202,23 @@ impl Inner {
         let set_aside = async {
             if kind == TemplateKind::Snapshot {
                 let emulator = Emulator::of_machine(&self.boot, machine.qemu_version().await?);
-                Emulator::of(&self.boot).check(&emulator)?;
+                Emulator::of(&self.boot).check(&emulator, SavedAs::Sandbox)?;
                 machine
                     .save(SaveFor::Snapshot, begun.cancel.clone())
                     .await?;
             }
-            let (from, to) = (machine.disk(), saved.new_disk());
-            blocking(move || sparse::copy(&from, &to))
-                .await
-                .and_then(|()| fault::point("disk copied"))
+            let saved = saved.clone();
+            let disk = blocking(move || saved.fork_disk()).await;
+            disk.and_then(|disk| fault::point("disk copied").map(|()| disk))
                 .map_err(self.step("copying the disk"))
         };
-        let set_aside = set_aside.await;
-        if let Err(error) = set_aside {
-            self.undo_rest(begun, machine, rest).await;
-            return Err(error);
-        }
+        let disk = match set_aside.await {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.undo_rest(begun, machine, rest).await;
+                return Err(error);
+            }
+        };
         if !self.is_being_destroyed(&begun.cancel)
             && let Err(error) = machine.go_on(Some(rest)).await
         {
@@ -198,7 +229,7 @@ impl Inner {
         }
         Ok(Source {
             origin: machine.origin.clone(),
-            disk: saved.new_disk(),
+            disk,
             memory: (kind == TemplateKind::Snapshot).then(|| SourceMemory {
                 ram_file: self.images.ram_file(&machine.origin),
                 delta: saved.new_memory(),
@@ -233,7 +264,7 @@ impl Inner {
             })?;
             let (content, size) = self.fill_image(&making, begun, source).await?;
             let published = making
-                .publish(&self.boot.setup, content, size)
+                .publish(content, size)
                 .await
                 .map_err(self.step("publishing the image"))?;
             fault::passed(fault::PUBLISHED);
@@ -254,7 +285,8 @@ impl Inner {
         source: &Source,
     ) -> Result<(Content, MachineSize), HostError> {
         let setup = &self.boot.setup;
-        let frozen = FrozenDisk::qcow2(&source.disk);
+        let opened = source.disk.open_in_background().await;
+        let frozen = FrozenDisk::from(opened.map_err(self.step("opening the disk"))?);
         let size = source.origin.size;
         let Some(memory) = source.memory.clone() else {
             let flat = flatten_disk(setup, &frozen, &making.disk()).await?;
@@ -282,13 +314,14 @@ impl Inner {
         .map_err(self.step("making the memory"))?;
         copy_exact(setup, &frozen, &making.disk()).await?;
         fault::point("image disk made").map_err(self.step("making the disk"))?;
-        let platform = Platform::of(&self.boot);
+        let platform = Emulator::of(&self.boot);
         Ok((Content::Snapshot { platform }, size))
     }
 
     /// Room for copies of all that the image is made of.
     fn require_space(&self, source: &Source) -> Result<(), HostError> {
-        let mut needed_mb = physical_mb(&source.disk);
+        let disk_bytes = source.disk.fork_bytes().map_err(io::Error::from);
+        let mut needed_mb = disk_bytes.map(|bytes| bytes / MIB + 1);
         if let Some(memory) = &source.memory {
             for part in [&memory.ram_file, &memory.delta] {
                 needed_mb = needed_mb.and_then(|sum| Ok(sum + physical_mb(part)?));

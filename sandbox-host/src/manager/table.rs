@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    inventory::{Emulator, Manifest, Origin, Use},
+    emulator::Emulator,
+    inventory::{Manifest, Origin, Use},
     machine::Machine,
 };
 

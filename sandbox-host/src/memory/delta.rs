@@ -39,13 +39,18 @@ impl Piece {
     }
 }
 
-/// Writes the given pages of a process's memory to a new file, which is given back so that it can
-/// be brought to disk where that matters. `go_on` is asked before each piece.
+/// Writes those of the given pages of a process's memory that differ from the image's to a new file,
+/// which is given back so that it can be brought to disk where that matters. `go_on` is asked before
+/// each piece.
+///
+/// A page that was written to once is the process's own for good, and is filled in again at each
+/// resume: what keeps it out of the next delta is that it says the same as the image again.
 ///
 /// # Errors
 /// Whatever the file system says, or `go_on`. The file may be left in part.
 pub(crate) fn save(
     mapping: &Mapping,
+    image: &File,
     dirty: &[Extent],
     path: &Path,
     go_on: &dyn Fn() -> io::Result<()>,
@@ -53,6 +58,7 @@ pub(crate) fn save(
     let file = File::create_new(path)?;
     let mut pieces = Vec::new();
     let mut buffer = vec![0; (PIECE_PAGES * PAGE_BYTES) as usize];
+    let mut original = buffer.clone();
     let mut written = 0;
     for extent in dirty {
         let mut first = extent.first;
@@ -62,7 +68,9 @@ pub(crate) fn save(
             let count = PIECE_PAGES.min(end - first);
             let bytes = &mut buffer[..(count * PAGE_BYTES) as usize];
             mapping.read(first, bytes)?;
-            written += write_pages(&file, first, bytes, written, &mut pieces)?;
+            let original = &mut original[..bytes.len()];
+            image.read_exact_at(original, first * PAGE_BYTES)?;
+            written += write_pages(&file, first, bytes, original, written, &mut pieces)?;
             first += count;
         }
     }
@@ -94,35 +102,55 @@ pub(crate) fn save(
     Ok(file)
 }
 
-/// Writes those of these pages that are not zero behind `written` others, notes all of them in
-/// `pieces`, and returns how many it wrote.
+/// What a page is to a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    AsInImage,
+    Zero,
+    Other,
+}
+
+/// Writes those of these pages that are neither zero nor as in the image behind `written` others,
+/// notes all that are not as in the image in `pieces`, and returns how many it wrote.
 fn write_pages(
     file: &File,
     first: u64,
     bytes: &[u8],
+    original: &[u8],
     written: u64,
     pieces: &mut Vec<Piece>,
 ) -> io::Result<u64> {
     let pages = bytes.as_chunks::<{ PAGE_BYTES as usize }>().0;
+    let originals = original.as_chunks::<{ PAGE_BYTES as usize }>().0;
+    let page_at = |index: usize| {
+        if originals.get(index) == pages.get(index) {
+            Page::AsInImage
+        } else if pages[index] == ZERO_PAGE {
+            Page::Zero
+        } else {
+            Page::Other
+        }
+    };
     let mut count = 0;
     let mut index = 0;
     while index < pages.len() {
-        let zero = pages[index] == ZERO_PAGE;
-        let run = pages[index..]
-            .iter()
-            .take_while(|page| (**page == ZERO_PAGE) == zero)
+        let page = page_at(index);
+        let run = (index..pages.len())
+            .take_while(|index| page_at(*index) == page)
             .count();
         let extent = Extent {
             first: first + index as u64,
             count: run as u64,
         };
-        if zero {
-            note(pieces, Piece::Zero(extent));
-        } else {
-            let at = (1 + written + count) * PAGE_BYTES;
-            file.write_all_at(pages[index..index + run].as_flattened(), at)?;
-            count += run as u64;
-            note(pieces, Piece::Data(extent));
+        match page {
+            Page::AsInImage => {}
+            Page::Zero => note(pieces, Piece::Zero(extent)),
+            Page::Other => {
+                let at = (1 + written + count) * PAGE_BYTES;
+                file.write_all_at(pages[index..index + run].as_flattened(), at)?;
+                count += run as u64;
+                note(pieces, Piece::Data(extent));
+            }
         }
         index += run;
     }
@@ -361,7 +389,8 @@ mod tests {
             guest.page(page).fill(0);
         }
         let mapping = mapping_of(image);
-        save(&mapping, &mapping.dirty().unwrap(), path, &unhindered).unwrap();
+        let dirty = mapping.dirty().unwrap();
+        save(&mapping, image.as_file(), &dirty, path, &unhindered).unwrap();
         let mut all = vec![0; PAGES * 4096];
         mapping.read(0, &mut all).unwrap();
         all
@@ -374,7 +403,8 @@ mod tests {
         let image = image();
         let expected = saved(&image, &path);
         let delta = Delta::open(&path).unwrap();
-        assert_eq!(delta.pages(), 600 + 5);
+        // Without three that the image has the same byte in, and one of zeros in its hole.
+        assert_eq!(delta.pages(), 600 + 5 - 4);
 
         let mut other = Private::of(image.as_file());
         delta.fill(&mapping_of(&image), &unhindered).unwrap();
@@ -395,10 +425,37 @@ mod tests {
         let path = folder.path().join("delta");
         let image = image();
         let _guest = Private::of(image.as_file());
-        save(&mapping_of(&image), &[], &path, &unhindered).unwrap();
+        save(
+            &mapping_of(&image),
+            image.as_file(),
+            &[],
+            &path,
+            &unhindered,
+        )
+        .unwrap();
         let delta = Delta::open(&path).unwrap();
         assert_eq!(delta.pages(), 0);
         delta.fill(&mapping_of(&image), &unhindered).unwrap();
+    }
+
+    #[test]
+    fn trap_25_a_page_that_is_as_in_the_image_again_is_not_saved_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = image();
+        let mut guest = Private::of(image.as_file());
+        let pages_saved = |name: &str| {
+            let (mapping, path) = (mapping_of(&image), folder.path().join(name));
+            let dirty = mapping.dirty().unwrap();
+            save(&mapping, image.as_file(), &dirty, &path, &unhindered).unwrap();
+            Delta::open(&path).unwrap().pages()
+        };
+        guest.page(5).fill(1);
+        guest.page(6).fill(1);
+        guest.page(1500).fill(1);
+        assert_eq!(pages_saved("first"), 3);
+        guest.page(5).fill(9);
+        guest.page(1500).fill(0);
+        assert_eq!(pages_saved("second"), 1);
     }
 
     #[test]

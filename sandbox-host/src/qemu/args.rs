@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
 use sandbox_core::size::MachineSize;
 
-use crate::{link::protocol::PORT_NAME, setup::Accelerator};
+use crate::{disk::OpenDisk, link::protocol::PORT_NAME, setup::Accelerator};
 
 /// A versioned machine type, so that a memory image survives an upgrade of QEMU that still knows it.
 pub(crate) const MACHINE_TYPE: &str = "pc-q35-7.2";
@@ -13,7 +13,6 @@ pub(crate) const MACHINE_TYPE: &str = "pc-q35-7.2";
 /// Names inside a machine's folder, which is QEMU's working directory.
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const GUEST_SOCKET: &str = "guest.sock";
-pub(crate) const DISK_FILE: &str = "disk.qcow2";
 pub(crate) const LOG_FILE: &str = "qemu.log";
 
 /// The console's last output is kept in QEMU's memory, so that no guest can fill the host's disk
@@ -87,6 +86,7 @@ pub(crate) struct MachineConfig {
     pub(crate) name: String,
     pub(crate) size: MachineSize,
     pub(crate) accelerator: Accelerator,
+    pub(crate) disk: OpenDisk,
     pub(crate) start: Start,
 }
 
@@ -150,10 +150,13 @@ pub(crate) fn command_line(config: &MachineConfig, sockets: SocketFds) -> Vec<Os
         format!("ringbuf,id=console,size={CONSOLE_BYTES}"),
     );
     line.pair("-serial", "chardev:console");
-    line.pair(
-        "-drive",
-        format!("if=none,id=disk,file={DISK_FILE},format=qcow2,cache=writeback,discard=unmap"),
-    );
+    // A block device is opened as what it is, and is raw.
+    let mut disk = OsString::from(format!(
+        "if=none,id=disk,format={},cache=writeback,discard=unmap,file=",
+        config.disk.format.as_str()
+    ));
+    disk.push(escaped(&config.disk.path));
+    line.pair("-drive", disk);
     line.pair("-device", "virtio-blk-pci,drive=disk");
     line.pair("-device", "virtio-serial-pci,id=serial");
     line.pair(
@@ -215,6 +218,8 @@ fn escaped(path: &std::path::Path) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use sandbox_core::disk::DiskFormat;
+
     use super::*;
 
     fn config(start: Start) -> MachineConfig {
@@ -222,6 +227,10 @@ mod tests {
             name: "sandbox-x".to_owned(),
             size: MachineSize::default(),
             accelerator: Accelerator::Tcg,
+            disk: OpenDisk {
+                path: "/d/disk.qcow2".into(),
+                format: DiskFormat::Qcow2,
+            },
             start,
         }
     }
@@ -281,6 +290,30 @@ mod tests {
                 .iter()
                 .any(|word| word.contains("net") || word.contains("nic"))
         );
+    }
+
+    #[test]
+    fn a_disk_of_each_backend_is_opened_as_it_was_made_and_is_the_same_device_to_the_guest() {
+        let mut devices = Vec::new();
+        for (path, format, drive) in [
+            ("/d/m/disk.qcow2", DiskFormat::Qcow2, "format=qcow2,"),
+            ("/d/m/disk.raw", DiskFormat::Raw, "format=raw,"),
+            ("/dev/dm-3", DiskFormat::Raw, "format=raw,"),
+        ] {
+            let mut config = config(restore("/d/m/memory"));
+            config.disk = OpenDisk {
+                path: path.into(),
+                format,
+            };
+            let mut words = text(&config);
+            let at = words.iter().position(|word| word == "-drive").unwrap() + 1;
+            let said = words.remove(at);
+            assert!(said.contains(drive), "{said}");
+            assert!(said.ends_with(&format!("file={path}")), "{said}");
+            devices.push(words);
+        }
+        // What was saved on one goes on on another.
+        assert!(devices[0] == devices[1] && devices[1] == devices[2]);
     }
 
     #[test]

@@ -20,8 +20,7 @@ mod process;
 mod qmp;
 
 pub(crate) use args::{
-    DISK_FILE, GUEST_SOCKET, LOG_FILE, MACHINE_TYPE, MachineConfig, QMP_SOCKET, Start, StateFormat,
-    Then,
+    GUEST_SOCKET, LOG_FILE, MACHINE_TYPE, MachineConfig, QMP_SOCKET, Start, StateFormat, Then,
 };
 pub(crate) use ended::{console_tail, reason_of_end};
 pub(crate) use process::{MachineProcess, find_in_folder, kill_all_in_folder, launch};

@@ -11,6 +11,8 @@
 //! never ends because its connection did, and no message is larger than a frame. Secrets travel as
 //! they are, so no connection leaves the machine.
 
+#[cfg(any(feature = "rpc-client", feature = "rpc-listener"))]
+mod cause;
 #[cfg(feature = "rpc-client")]
 mod client;
 #[cfg(any(feature = "rpc-client", feature = "rpc-server"))]
@@ -22,8 +24,10 @@ mod server;
 #[cfg(all(test, feature = "rpc-client", feature = "rpc-server"))]
 mod tests;
 
+#[cfg(any(feature = "rpc-client", feature = "rpc-listener"))]
+pub use cause::Cause;
 #[cfg(feature = "rpc-client")]
-pub use client::{RemoteHost, RemoteHostConfig};
+pub use client::{CauseLayer, RemoteHost, RemoteHostConfig};
 #[cfg(any(feature = "rpc-client", feature = "rpc-server"))]
 pub use protocol::PROTOCOL_VERSION;
 #[cfg(feature = "rpc-listener")]

@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::{
     HostServer, Listener,
-    protocol::{HostRpcClient, PROTOCOL_VERSION},
+    client::calls::{Calls, Client},
+    protocol::PROTOCOL_VERSION,
 };
 
 async fn serve(path: &Path) -> SimHost {
@@ -32,10 +33,11 @@ async fn serve(path: &Path) -> SimHost {
 }
 
 /// A connection that has said nothing yet.
-async fn stranger(path: &Path) -> HostRpcClient {
+async fn stranger(path: &Path) -> Client {
     let stream = UnixStream::connect(path).await.unwrap();
     let transport = Framed::new(stream, ClientCodec::new(Heard::default()));
-    HostRpcClient::new(tarpc::client::Config::default(), transport).spawn()
+    let channel = tarpc::client::new(tarpc::client::Config::default(), transport);
+    Client::from(Calls::on(channel.spawn()))
 }
 
 #[tokio::test]

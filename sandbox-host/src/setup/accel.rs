@@ -151,13 +151,15 @@ async fn kvm_boots(setup: &Setup, initramfs: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sandbox_core::disk::DiskChoice;
+
     use super::*;
     use crate::boot::BootParts;
 
     #[tokio::test]
     async fn the_probes_answer_is_kept_until_the_machine_boots_again() {
         let data = tempfile::tempdir().unwrap();
-        let boot = BootParts::prepare(data.path(), None)
+        let boot = BootParts::prepare(data.path(), None, DiskChoice::Auto)
             .await
             .expect("`make test` sets it up");
         let memo = data.path().join("accelerator.json");

@@ -75,7 +75,7 @@ impl fmt::Display for DoctorReport {
 /// Looks at this machine. Changes nothing and boots nothing; how guests really run is probed when a
 /// host is first opened on `data_dir`, and shown from there afterwards.
 pub async fn doctor(data_dir: &Path, kernel_dir: Option<&Path>) -> DoctorReport {
-    let checks = vec![
+    let mut checks = vec![
         program("qemu", "qemu-system-x86_64", MEND_QEMU).await,
         program("qemu-img", "qemu-img", MEND_QEMU).await,
         present("e2fsprogs", find_program("mke2fs", MEND_E2FSPROGS)),
@@ -85,6 +85,7 @@ pub async fn doctor(data_dir: &Path, kernel_dir: Option<&Path>) -> DoctorReport 
         memory(),
         disk(data_dir),
     ];
+    checks.extend(super::disks::checks(existing(data_dir)));
     DoctorReport { checks }
 }
 
@@ -182,11 +183,7 @@ fn memory() -> Check {
 
 fn disk(data_dir: &Path) -> Check {
     const WANTED_MB: u64 = 1024;
-    // The data folder may not be there yet.
-    let existing = data_dir
-        .ancestors()
-        .find(|folder| folder.is_dir())
-        .unwrap_or(Path::new("/"));
+    let existing = existing(data_dir);
     match space::free_mb(existing) {
         Ok(free) if free >= WANTED_MB => {
             ok("disk", format!("{free} MiB free in {}", existing.display()))
@@ -200,7 +197,15 @@ fn disk(data_dir: &Path) -> Check {
     }
 }
 
-fn ok(name: &'static str, found: String) -> Check {
+/// The data folder may not be there yet: where it will be.
+fn existing(data_dir: &Path) -> &Path {
+    data_dir
+        .ancestors()
+        .find(|folder| folder.is_dir())
+        .unwrap_or(Path::new("/"))
+}
+
+pub(super) fn ok(name: &'static str, found: String) -> Check {
     Check {
         name,
         verdict: Verdict::Ok,
@@ -209,7 +214,7 @@ fn ok(name: &'static str, found: String) -> Check {
     }
 }
 
-fn note(name: &'static str, found: String, mend: &str) -> Check {
+pub(super) fn note(name: &'static str, found: String, mend: &str) -> Check {
     Check {
         name,
         verdict: Verdict::Note,
@@ -242,6 +247,9 @@ mod tests {
             "guest kernel",
             "accelerator",
             "disk",
+            "disk backend",
+            "reflink",
+            "dm-snapshot",
         ] {
             assert!(names.contains(&name), "{name} is missing from {names:?}");
         }

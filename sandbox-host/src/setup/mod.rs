@@ -3,6 +3,7 @@
 //! Nothing is installed from here: a missing piece is an error with the command that mends it.
 
 mod accel;
+mod disks;
 mod doctor;
 mod kernel;
 

@@ -10,7 +10,11 @@ use std::{
 };
 
 use sandbox_core::{
-    guest::Guest, host::HostError, process::ProcessSpec, size::MachineSize,
+    disk::{DiskChoice, DiskFormat},
+    guest::Guest,
+    host::HostError,
+    process::ProcessSpec,
+    size::MachineSize,
     template::MINIMAL_TEMPLATE_ID,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,12 +22,12 @@ use uuid::Uuid;
 
 use crate::{
     boot::BootParts,
+    disk::OpenDisk,
     folder::SocketFolder,
     identity,
     image::{DIRECTORY, EXECUTABLE, Entry, MemoryImages, module_entries, newc_archive},
     machine::Machine,
-    qemu::{DISK_FILE, GUEST_SOCKET, MachineConfig, QMP_SOCKET, Qmp, Start, console_tail, launch},
-    setup::run,
+    qemu::{GUEST_SOCKET, MachineConfig, QMP_SOCKET, Qmp, Start, console_tail, launch},
 };
 
 const RAW_LIMIT: Duration = Duration::from_secs(60);
@@ -64,7 +68,7 @@ impl Bare {
     /// As for opening a host.
     pub async fn open(data: &Path) -> Result<Self, HostError> {
         let failed = |error: io::Error| HostError::Internal(error.to_string());
-        let boot = BootParts::prepare(data, None).await?;
+        let boot = BootParts::prepare(data, None, DiskChoice::Auto).await?;
         let images =
             MemoryImages::open(data.join("memory"), data.join("images")).map_err(failed)?;
         let scratch = tempfile::tempdir_in(data).map_err(failed)?;
@@ -132,18 +136,16 @@ impl Bare {
         fs::create_dir(&folder)?;
         let initramfs = folder.join("initramfs");
         fs::write(&initramfs, self.raw_initramfs(bytes)?)?;
-        let disk = folder.join(DISK_FILE);
-        let qemu_img = &self.boot.setup.qemu_img;
-        let create = ["create", "-q", "-f", "qcow2"].map(AsRef::as_ref);
-        run(
-            qemu_img,
-            create.into_iter().chain([disk.as_os_str(), "64M".as_ref()]),
-        )
-        .await?;
+        let disk = OpenDisk {
+            path: folder.join("disk.raw"),
+            format: DiskFormat::Raw,
+        };
+        fs::File::create_new(&disk.path)?.set_len(64 << 20)?;
         let config = MachineConfig {
             name: format!("sandbox-raw-{id}"),
             size: MachineSize::default(),
             accelerator: self.boot.accelerator,
+            disk,
             start: Start::Boot {
                 kernel: self.boot.setup.kernel.image.clone(),
                 initramfs,

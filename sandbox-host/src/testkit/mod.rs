@@ -2,6 +2,8 @@
 
 #[cfg(feature = "host")]
 pub mod bare;
+#[cfg(feature = "host")]
+pub use crate::disk::double::put_in_place_of_dm_snapshot;
 pub mod guest_contract;
 #[cfg(feature = "host")]
 pub mod guest_program;

@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use sandbox_core::{name::TemplateName, size::MachineSize};
+use sandbox_core::{
+    disk::{DiskBackend, DiskChoice},
+    name::TemplateName,
+    size::MachineSize,
+};
 
 use crate::{HostConfig, HostManager, agent_binary, image::content_key};
 
@@ -56,6 +60,8 @@ async fn ensure(shared: &Path) -> PathBuf {
     if !is_newer(&seed.join(READY)) {
         let mut config = HostConfig::new(&seed);
         config.pool_size = 0;
+        // Links into another file system can't share blocks.
+        config.disk_backend = DiskChoice::Only(DiskBackend::Qcow2);
         let host = HostManager::open(config).await.expect("opening the seed");
         host.prepare(&TemplateName::default(), MachineSize::default())
             .await

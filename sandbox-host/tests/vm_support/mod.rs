@@ -15,6 +15,7 @@ use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use sandbox_core::{
+    disk::{DiskBackend, DiskChoice},
     guest::Guest,
     host::{Host, HostCreate, HostError, HostOrder, HostSandboxState, HostSnapshot},
     id::{SandboxId, TemplateId},
@@ -38,7 +39,12 @@ pub(crate) struct Fixture {
     leftovers: Leftovers,
     folder: TempDir,
     order: u64,
+    /// What the next host on the folder is to make disks with.
+    pub(crate) disks: DiskChoice,
 }
+
+/// What the shared images were made for.
+const SEEDED: DiskChoice = DiskChoice::Only(DiskBackend::Qcow2);
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
@@ -51,6 +57,22 @@ impl Fixture {
             leftovers,
             folder,
             order: 0,
+            disks: SEEDED,
+        }
+    }
+
+    /// A host with nothing in it but the answer to how guests run, in a folder below `place`.
+    pub(crate) async fn bare(place: &Path, disks: DiskChoice) -> Self {
+        let folder = tempfile::tempdir_in(place).unwrap();
+        let leftovers = Leftovers::watch(folder.path());
+        let data = folder.path().join("host");
+        seed::plant_accelerator(Path::new(env!("CARGO_TARGET_TMPDIR")), &data).await;
+        Self {
+            host: open_with(&data, disks).await,
+            leftovers,
+            folder,
+            order: 0,
+            disks,
         }
     }
 
@@ -61,14 +83,14 @@ impl Fixture {
     /// Stops the host and starts another on its folder.
     pub(crate) async fn restart(&mut self) {
         self.host.shutdown().await;
-        self.host = open(&self.data()).await;
+        self.host = open_with(&self.data(), self.disks).await;
     }
 
     /// Another host's work on the folder, while this one is down.
     pub(crate) async fn while_down(&mut self, work: impl AsyncFnOnce(&Path)) {
         self.host.shutdown().await;
         work(&self.data()).await;
-        self.host = open(&self.data()).await;
+        self.host = open_with(&self.data(), self.disks).await;
     }
 
     pub(crate) async fn create(&self) -> SandboxId {
@@ -171,8 +193,13 @@ impl Fixture {
 }
 
 pub(crate) async fn open(data: &Path) -> HostManager {
+    open_with(data, SEEDED).await
+}
+
+async fn open_with(data: &Path, disks: DiskChoice) -> HostManager {
     let mut config = HostConfig::new(data);
     config.pool_size = 0;
+    config.disk_backend = disks;
     HostManager::open(config).await.unwrap()
 }
 

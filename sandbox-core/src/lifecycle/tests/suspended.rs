@@ -32,6 +32,36 @@ fn r13_a_pause_resume_or_snapshot_marks_the_record_paused_with_its_operation() {
 }
 
 #[test]
+fn r18_an_images_sandboxes_get_the_disk_that_its_origin_had_or_what_the_content_needs() {
+    let write = written(&running(None), &change_for(Event::BeginSnapshot), 5);
+    let Some(TemplateChange::Insert(mut making)) = write.template.map(|write| write.change) else {
+        panic!("no template begins");
+    };
+    making.kind = TemplateKind::Image;
+    let own_mb = making.size.disk_size_mb;
+    for (needed_mb, default_mb) in [(64, own_mb), (own_mb, own_mb), (own_mb + 8, own_mb + 8)] {
+        let image = HostImage {
+            id: making.id,
+            kind: TemplateKind::Image,
+            size: MachineSize {
+                disk_size_mb: needed_mb,
+                ..making.size
+            },
+            disk_bytes: 7,
+            memory_bytes: 0,
+            users: 0,
+            deleting: false,
+        };
+        let TemplateChange::Update(made) = publish_template(&making, &image, stamp(8)).change
+        else {
+            panic!("it is not updated");
+        };
+        assert_eq!(made.size.disk_size_mb, default_mb);
+        assert_eq!(made.size_bytes(), 7);
+    }
+}
+
+#[test]
 fn a_snapshots_template_begins_and_ends_in_the_sandboxs_own_writes() {
     let write = written(&running(None), &change_for(Event::BeginSnapshot), 5);
     let Some(TemplateChange::Insert(making)) = write.template.map(|write| write.change) else {

@@ -13,7 +13,7 @@ use crate::{
     id::TemplateId,
     planted::{Bug, planted},
     sim::guest::SimGuest,
-    size::MachineSize,
+    size::{DISK_SIZE_MB_MIN, MachineSize},
     template::{ImportSource, MINIMAL_TEMPLATE_ID, TemplateKind},
 };
 
@@ -21,8 +21,9 @@ use crate::{
 const DISK_BYTES: u64 = 40 * 1024 * 1024;
 /// Physical bytes of a simulated memory.
 const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
-/// The least disk that an image's content fits, in MiB.
-const CONTENT_MB: u32 = 128;
+/// The least disk that an image's content fits, in MiB: any that may be asked for is enough, as what
+/// an import holds cannot be known from the request.
+const CONTENT_MB: u32 = DISK_SIZE_MB_MIN;
 
 /// An image: a guest that stands still.
 pub(super) struct Image {

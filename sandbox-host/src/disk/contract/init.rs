@@ -14,7 +14,7 @@ use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
 };
-use sandbox_core::disk::DiskFacts;
+use sandbox_core::disk::{DiskChoice, DiskFacts};
 
 use super::{Ground, RawGuest, run};
 use crate::disk::{
@@ -32,7 +32,7 @@ pub fn run_as_init() {
         turn_off();
         return;
     }
-    let own: [(&str, super::Check); 2] = [
+    let own: [(&str, super::Check); 3] = [
         (
             "r21: no loop device is left where no dm device was made",
             no_dm_device,
@@ -40,6 +40,10 @@ pub fn run_as_init() {
         (
             "trap 17: a full disk's snapshot is valid, and not full",
             valid_when_full,
+        ),
+        (
+            "a disk that is opened again stays, whoever looked at it meanwhile",
+            opened_while_going,
         ),
     ];
     for (index, (name, check)) in super::CHECKS.into_iter().chain(own).enumerate() {
@@ -99,7 +103,7 @@ fn set_up() -> std::io::Result<()> {
         ..DiskFacts::default()
     };
     facts
-        .choose(Some(DmSnapshot.backend()))
+        .choose(DiskChoice::Only(DmSnapshot.backend()))
         .map(drop)
         .map_err(std::io::Error::other)
 }
@@ -147,6 +151,18 @@ fn no_dm_device(ground: &Ground<'_>) {
     };
     mapper.create(&name, &nonsense).unwrap_err();
     assert_eq!(devices(), before);
+    ground.destroy(&machine);
+}
+
+fn opened_while_going(ground: &Ground<'_>) {
+    let (base, content) = ground.base("base", 23);
+    let machine = ground.create("busy", &base);
+    let disk = ground.disks.open(&machine).unwrap();
+    let onlooker = File::open(&disk.path).unwrap();
+    ground.disks.close(&machine).unwrap();
+    assert_eq!(ground.disks.open(&machine).unwrap(), disk);
+    drop(onlooker);
+    assert!(fs::read(&disk.path).unwrap() == content, "it has gone");
     ground.destroy(&machine);
 }
 

@@ -15,7 +15,7 @@ use std::{
 #[cfg(feature = "disk-contract")]
 pub use init::run_as_init;
 
-use super::{DiskError, Disks, OpenDisk};
+use super::{Base, DiskError, Disks, OpenDisk};
 
 /// The size of the disks: of many chunks and several tables of them.
 pub(super) const DISK_BYTES: u64 = 8 * 1024 * 1024;
@@ -65,7 +65,7 @@ pub(super) const CHECKS: [(&str, Check); 9] = [
         "what was written is there after closing and opening",
         reopened,
     ),
-    ("r12, r19: a frozen copy is exact and sparse", frozen_copy),
+    ("r12, r19: a fork is exact, sparse and apart", forked),
     (
         "r17: a base of another size is refused and leaves nothing",
         other_size,
@@ -146,7 +146,9 @@ impl Ground<'_> {
 
     fn create(&self, name: &str, base: &Path) -> PathBuf {
         let machine = self.machine(name);
-        self.disks.create(&machine, base, DISK_BYTES).unwrap();
+        self.disks
+            .create(&machine, &Base::raw(base), DISK_BYTES)
+            .unwrap();
         machine
     }
 
@@ -258,42 +260,50 @@ fn reopened(ground: &Ground<'_>) {
     ground.destroy(&machine);
 }
 
-fn frozen_copy(ground: &Ground<'_>) {
+fn forked(ground: &Ground<'_>) {
     let (base, mut content) = ground.base("base", 6);
     let machine = ground.create("one", &base);
     let words = pattern(7, 8192);
     ground.write(&machine, 5 * 1024 * 1024, &words);
     put(&mut content, 5 * 1024 * 1024, &words);
-    let out = ground.folder.join("copy");
-    for open in [true, false] {
+    for (open, name) in [(true, "two"), (false, "three")] {
         if !open {
             ground.disks.close(&machine).unwrap();
         }
         let devices = (ground.devices)();
-        ground.disks.freeze_copy(&machine, &out).unwrap();
+        let fork = ground.machine(name);
+        ground.disks.fork(&machine, &fork).unwrap();
         assert_eq!((ground.devices)(), devices, "it opens or closes the disk");
-        assert!(fs::read(&out).unwrap() == content, "the copy differs");
-        let bytes = fs::metadata(&out).unwrap().blocks() * 512;
-        assert!(bytes < DISK_BYTES / 2, "the copy takes {bytes} bytes");
+        let bytes = ground.disks.fork_bytes(&machine).unwrap();
+        assert!(bytes < DISK_BYTES / 2, "a fork may take {bytes} bytes");
+        assert!(ground.content(&fork) == content, "the fork differs");
         // What is there is never written over.
-        let error = ground.disks.freeze_copy(&machine, &out).unwrap_err();
-        assert!(fs::read(&out).unwrap() == content, "{error}");
-        fs::remove_file(&out).unwrap();
+        ground.disks.fork(&machine, &fork).unwrap_err();
+        ground.write(&fork, 0, &words);
+        assert!(ground.content(&machine) == content, "it is not apart");
+        // It lives on by itself.
+        let mut forks = content.clone();
+        put(&mut forks, 0, &words);
+        if !open {
+            ground.destroy(&machine);
+        }
+        assert!(ground.content(&fork) == forks, "what was written is lost");
+        ground.destroy(&fork);
     }
-    ground.destroy(&machine);
 }
 
 fn other_size(ground: &Ground<'_>) {
     let (base, _) = ground.base("base", 8);
     let machine = ground.machine("one");
     for asked in [DISK_BYTES - BLOCK_BYTES, DISK_BYTES + BLOCK_BYTES, 0] {
+        let base = Base::raw(&base);
         let error = ground.disks.create(&machine, &base, asked).unwrap_err();
         assert!(matches!(error, DiskError::WrongSize { .. }), "{error}");
     }
     let gone = ground.folder.join("no such base");
     ground
         .disks
-        .create(&machine, &gone, DISK_BYTES)
+        .create(&machine, &Base::raw(gone), DISK_BYTES)
         .unwrap_err();
     ground.disks.open(&machine).unwrap_err();
     assert!(fs::read_dir(&machine).unwrap().next().is_none());
@@ -330,24 +340,16 @@ fn recovered(ground: &Ground<'_>) {
     let words = pattern(15, 4096);
     ground.write(&machine, 0, &words);
     put(&mut content, 0, &words);
-    ground.disks.recover(&machine).unwrap();
+    ground.disks.close(&machine).unwrap();
     assert_eq!((ground.devices)(), before);
     assert!(ground.content(&machine) == content);
     ground.destroy(&machine);
-    ground.disks.recover(&machine).unwrap();
 
-    // It was being made: the manifest says that it is not whole.
+    // It was being made: the manifest comes last.
     let half = ground.create("two", &base);
-    let manifest = half.join("disk.json");
-    let text = fs::read_to_string(&manifest).unwrap();
-    assert!(text.contains("\"whole\": true"), "{text}");
-    fs::write(
-        &manifest,
-        text.replace("\"whole\": true", "\"whole\": false"),
-    )
-    .unwrap();
+    fs::remove_file(half.join("disk.json")).unwrap();
     ground.disks.open(&half).unwrap_err();
-    ground.disks.recover(&half).unwrap();
+    ground.disks.destroy(&half).unwrap();
     assert!(fs::read_dir(&half).unwrap().next().is_none());
     // And in its place a new one can be made.
     let again = ground.create("two", &base);

@@ -28,6 +28,7 @@ const DEV_STATUS: u8 = 7;
 const TABLE_LOAD: u8 = 9;
 #[cfg(feature = "disk-contract")]
 const TABLE_STATUS: u8 = 12;
+const TARGET_MSG: u8 = 14;
 const GET_TARGET_VERSION: u8 = 17;
 
 /// `_IOWR(0xfd, command, struct dm_ioctl)`.
@@ -93,6 +94,15 @@ impl DeviceMapper {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Keeps a device whose removal waits for the last that has it open: it is to be used again.
+    pub(in crate::disk) fn keep(&self, name: &str) -> io::Result<()> {
+        // A target's message begins with its sector; this one is for the device.
+        const TEXT_AT: usize = HEADER_BYTES + 8;
+        let mut message = Message::new(name)?;
+        message.put(TEXT_AT, b"@cancel_deferred_remove\0");
+        self.send(TARGET_MSG, message).map(drop)
     }
 
     /// What a device's first target says of itself.

@@ -27,8 +27,11 @@ use tokio::{
 use tokio_util::codec::Framed;
 use uuid::Uuid;
 
-use super::sequence::{Numbers, Sequence};
-use crate::rpc::protocol::{HostRpcClient, PROTOCOL_VERSION};
+use super::{
+    calls::{Calls, Client},
+    sequence::{Numbers, Sequence},
+};
+use crate::rpc::protocol::PROTOCOL_VERSION;
 
 /// How long making a connection may take, the first words included.
 const DIAL_LIMIT: Duration = Duration::from_secs(10);
@@ -82,7 +85,7 @@ pub(super) struct Away {
 
 /// A connection that has been made.
 pub(super) struct Connection {
-    pub(super) client: HostRpcClient,
+    pub(super) client: Client,
     pub(super) numbers: Numbers,
 }
 
@@ -177,9 +180,9 @@ impl Line {
         let mut until = Instant::now() + patience;
         let mut quick_losses = 0;
         let mut sent = false;
-        // Asked again, it is the same request: the other side logs it under this ID.
+        // Asked again, it is the same call. Where it belongs to no request, the other side logs it
+        // under this ID.
         let trace_id = Uuid::now_v7();
-        tracing::trace!(request_id = %format_args!("req-{trace_id}"), "asking the host");
         loop {
             let connection = match self.connected(until).await {
                 Ok(connection) => connection,
@@ -325,7 +328,8 @@ impl Keeper {
         let transport = Framed::new(stream, ClientCodec::new(heard.clone()));
         let mut config = tarpc::client::Config::default();
         config.max_in_flight_requests = IN_FLIGHT_MAX;
-        let tarpc::client::NewClient { client, dispatch } = HostRpcClient::new(config, transport);
+        let tarpc::client::NewClient { client, dispatch } = tarpc::client::new(config, transport);
+        let client = Client::from(Calls::on(client));
         let mut dispatch: Dispatch = Box::pin(async move {
             match dispatch.await {
                 Ok(()) => "it was closed".to_owned(),
@@ -377,7 +381,7 @@ struct Dialled {
 }
 
 /// Returns when the other side gives no sign of life.
-async fn silence(client: HostRpcClient, heard: Heard) {
+async fn silence(client: Client, heard: Heard) {
     loop {
         // What was heard before does not count.
         heard.lately();

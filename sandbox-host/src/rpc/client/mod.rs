@@ -1,5 +1,7 @@
 //! A host that is another process.
 
+pub(in crate::rpc) mod calls;
+mod causes;
 mod guest;
 mod host;
 mod line;
@@ -10,6 +12,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use sandbox_core::{error::Error, host::HostError, wire::Address};
 use tokio::sync::Semaphore;
 
+pub use causes::CauseLayer;
 use line::Line;
 
 /// The most calls to guests at a time. Orders always find room beside them.

@@ -4,11 +4,12 @@
 //! ```text
 //!  accept ──► stranger ──hello, key fits──► served ──┬── client gone, unreadable input, silence
 //!                │                                   └── shutdown: calls under way get a moment
-//!                └── no good hello in time: closed
+//!                └── no good hello in time, or its place is needed: closed
 //! ```
 
 mod listener;
 mod session;
+mod strangers;
 mod traced;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -17,15 +18,18 @@ use futures::{FutureExt, StreamExt, future::Shared, stream::FuturesUnordered};
 use sandbox_core::wire::{FrameLimit, ServerCodec};
 use serde::{Serialize, de::DeserializeOwned};
 use tarpc::server::{BaseChannel, Channel};
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::codec::Framed;
 
 pub use listener::Listener;
 use listener::Stream;
 pub use session::Session;
+use strangers::Strangers;
 pub use traced::Answer;
 use traced::Traced;
 
+/// The most calls of a stranger at a time: to show who it is takes one.
+const STRANGER_CALLS_MAX: usize = 4;
 /// How long a stranger may take to show who it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Clients speak up four times as often. One that does not has gone without a word.
@@ -59,8 +63,8 @@ pub async fn serve<S, D>(
     S: Answer<Req: DeserializeOwned, Resp: Serialize>,
 {
     let mut shutdown = shutdown.boxed().shared();
-    let room = Arc::new(Semaphore::new(bounds.connections_max));
     let mut connections = JoinSet::new();
+    let mut strangers = Strangers::new();
     loop {
         tokio::select! {
             biased;
@@ -68,24 +72,22 @@ pub async fn serve<S, D>(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
-                    let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                    let full = connections.len() >= bounds.connections_max;
+                    if full && !strangers.turn_out_the_oldest() {
                         tracing::warn!(%listener, "too many connections; one is refused");
                         continue;
-                    };
+                    }
                     let limit = FrameLimit::for_a_stranger();
                     let session = Arc::new(Session::new(limit.clone(), listener.is_private()));
                     let connection = Connection {
                         service: welcome(Arc::clone(&session)),
                         stream,
                         limit,
-                        session,
+                        session: Arc::clone(&session),
                         calls_max: bounds.calls_max,
                     };
-                    let shutdown = shutdown.clone();
-                    connections.spawn(async move {
-                        connection.serve(shutdown).await;
-                        drop(place);
-                    });
+                    let handle = connections.spawn(connection.serve(shutdown.clone()));
+                    strangers.add(session, handle);
                 }
                 Err(error) => {
                     tracing::warn!(%listener, %error, "a connection could not be accepted");
@@ -122,17 +124,16 @@ where
         let mut calls = FuturesUnordered::new();
         let mut too_late = std::pin::pin!(tokio::time::sleep(HELLO_LIMIT));
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut ending = false;
+        let (mut known, mut ending) = (false, false);
         loop {
+            let mut heard = false;
             tokio::select! {
                 biased;
                 Some(()) = calls.next(), if !calls.is_empty() => {}
-                call = requests.next() => match call {
+                call = requests.next(), if known || calls.len() < STRANGER_CALLS_MAX => match call {
                     Some(call) => {
                         calls.push(call);
-                        if self.session.door().is_some() && !ending {
-                            too_late.as_mut().reset(Instant::now() + SILENCE_MAX);
-                        }
+                        heard = true;
                     }
                     None => break,
                 },
@@ -145,6 +146,12 @@ where
             if ending && calls.is_empty() {
                 break;
             }
+            let is_known = self.session.door().is_some();
+            // A stranger's time runs on whatever it says, until it has shown who it is.
+            if is_known && (heard || !known) && !ending {
+                too_late.as_mut().reset(Instant::now() + SILENCE_MAX);
+            }
+            known = is_known;
         }
     }
 }

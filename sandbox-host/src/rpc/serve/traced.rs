@@ -1,11 +1,13 @@
-//! What is done for a call is logged under the ID of the request that it belongs to: the client
-//! chooses it, and it travels as the call's trace ID.
+//! What is done for a call is logged under the ID of the request that it belongs to. The call says
+//! which that is; where it does not, its trace ID, which the client chooses, is the request's.
 
 use std::future::Future;
 
 use tarpc::{RequestName, ServerError, context::Context, server::Serve};
 use tracing::Instrument;
 use uuid::Uuid;
+
+use crate::rpc::cause::Cause;
 
 /// Answers the calls of one connection. What [`Serve`] is, with futures that may move between
 /// threads.
@@ -14,6 +16,12 @@ pub trait Answer: Clone + Send + Sync + 'static {
     type Req: RequestName + Send;
     /// Its answer.
     type Resp: Send;
+
+    /// What a call belongs to, where it says so.
+    fn cause(request: &Self::Req) -> Option<&Cause> {
+        let _ = request;
+        None
+    }
 
     /// Answers one call.
     fn answer(
@@ -32,12 +40,18 @@ impl<S: Answer> Serve for Traced<S> {
     type Resp = S::Resp;
 
     async fn serve(self, context: Context, request: S::Req) -> Result<S::Resp, ServerError> {
-        let id = Uuid::from_u128((*context.trace_id()).into());
-        let span = tracing::info_span!(
-            "request",
-            request_id = %format_args!("req-{id}"),
-            call = request.name(),
-        );
-        self.0.answer(context, request).instrument(span).await
+        let cause = S::cause(&request).map(Cause::for_the_log);
+        let (request_id, operation_id) = cause.unwrap_or_default();
+        let span = tracing::info_span!("request", request_id, operation_id, call = request.name(),);
+        if request_id.is_none() {
+            let id = Uuid::from_u128((*context.trace_id()).into());
+            span.record("request_id", format_args!("req-{id}"));
+        }
+        let answering = async {
+            let answer = self.0.answer(context, request).await;
+            tracing::debug!("answered");
+            answer
+        };
+        answering.instrument(span).await
     }
 }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::Core;
 use crate::rpc::{
+    cause::{Cause, Caused},
     protocol::{HostRpc, HostRpcRequest, HostRpcResponse, PROTOCOL_VERSION, ReportPiece},
     serve::{Answer, Session},
 };
@@ -71,15 +72,19 @@ impl Service {
 }
 
 impl Answer for Service {
-    type Req = HostRpcRequest;
+    type Req = Caused<HostRpcRequest>;
     type Resp = HostRpcResponse;
+
+    fn cause(request: &Self::Req) -> Option<&Cause> {
+        Some(&request.cause)
+    }
 
     fn answer(
         self,
         context: Context,
-        request: HostRpcRequest,
+        request: Self::Req,
     ) -> impl Future<Output = Result<HostRpcResponse, ServerError>> + Send {
-        HostRpc::serve(self).serve(context, request)
+        HostRpc::serve(self).serve(context, request.call)
     }
 }
 

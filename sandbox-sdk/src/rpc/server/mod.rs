@@ -5,6 +5,7 @@ mod door;
 mod pieces;
 mod requests;
 mod service;
+mod told;
 mod waiting;
 
 use std::{fmt, future::Future, io, sync::Arc};
@@ -35,13 +36,15 @@ struct Core {
 }
 
 impl Core {
-    /// The door that opens for a client. The owner needs no key where the system let nobody else in,
-    /// and with a key it is whoever the key says, there too.
+    /// The door that opens for a client. The owner needs no key where the system let nobody else in.
+    /// With a key it is whoever the key says, there too: a key that is not known, such as a team's
+    /// that was taken away, makes nobody the owner.
     fn door_for(&self, shown: &str, private: bool) -> Option<Arc<Door>> {
         // All of them are tried: how long it takes does not tell which one opened.
         let open = self.doors.iter().filter(|door| door.opens_for(shown));
         let open: Vec<&Arc<Door>> = open.collect();
-        let owner = self.doors.first().filter(|_| private);
+        let keyless = shown.is_empty() || !self.doors.iter().any(|door| door.has_key());
+        let owner = self.doors.first().filter(|_| private && keyless);
         open.first().copied().or(owner).cloned()
     }
 }

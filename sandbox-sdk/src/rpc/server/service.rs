@@ -27,6 +27,7 @@ use super::{
     door::Door,
     pieces::{progress, record_bytes, use_bytes, written},
     requests::{self, Outcome},
+    told::Tell,
     waiting,
 };
 use crate::rpc::protocol::{
@@ -54,8 +55,13 @@ impl Service {
         })
     }
 
-    fn api(&self) -> Result<Arc<dyn Api>, Error> {
-        Ok(Arc::clone(&self.door()?.api))
+    /// Asks for what may be asked for again.
+    async fn ask<T: Tell, F>(&self, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let door = self.door()?;
+        ask(Arc::clone(&door.api)).await.told()
     }
 
     /// Does a request once, on a task of its own.
@@ -66,10 +72,14 @@ impl Service {
         work: impl FnOnce(Arc<dyn Api>) -> F,
     ) -> Result<Outcome<T>, Error>
     where
-        T: Clone + Send + Sync + 'static,
+        T: Tell + Clone + Send + Sync + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let door = self.door()?;
+        let work = |api| {
+            let work = work(api);
+            async move { work.await.told() }
+        };
         let api = Arc::clone(&door.api);
         door.requests.once(request, bytes, || work(api))
     }
@@ -81,7 +91,7 @@ impl Service {
         work: impl FnOnce(Arc<dyn Api>) -> F,
     ) -> Result<T, Error>
     where
-        T: Clone + Send + Sync + 'static,
+        T: Tell + Clone + Send + Sync + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let mut outcome = self.begin(request, bytes, work)?;
@@ -123,7 +133,8 @@ impl ControlPlane for Service {
         idempotency_key: String,
     ) -> Result<SandboxRecord, Error> {
         request.idempotency_key = Some(idempotency_key);
-        self.api()?.create(request).await
+        self.ask(|api| async move { api.create(request).await })
+            .await
     }
 
     async fn begin_create(
@@ -133,11 +144,12 @@ impl ControlPlane for Service {
         idempotency_key: String,
     ) -> Result<Begun, Error> {
         request.idempotency_key = Some(idempotency_key);
-        self.api()?.begin_create(request).await
+        self.ask(|api| async move { api.begin_create(request).await })
+            .await
     }
 
     async fn get(self, _: Context, id: SandboxId) -> Result<SandboxRecord, Error> {
-        self.api()?.get(id).await
+        self.ask(|api| async move { api.get(id).await }).await
     }
 
     async fn list(
@@ -146,7 +158,9 @@ impl ControlPlane for Service {
         filter: SandboxFilter,
         page: PageRequest,
     ) -> Result<Page<SandboxRecord>, Error> {
-        let mut page = self.api()?.list(filter, page).await?;
+        let mut page = self
+            .ask(|api| async move { api.list(filter, page).await })
+            .await?;
         let fitting = how_many_fit(&page.items, record_bytes);
         if fitting < page.items.len() {
             page.items.truncate(fitting);
@@ -156,15 +170,15 @@ impl ControlPlane for Service {
     }
 
     async fn destroy(self, _: Context, id: SandboxId) -> Result<(), Error> {
-        self.api()?.destroy(id).await
+        self.ask(|api| async move { api.destroy(id).await }).await
     }
 
     async fn ping(self, _: Context, id: SandboxId) -> Result<SandboxRecord, Error> {
-        self.api()?.ping(id).await
+        self.ask(|api| async move { api.ping(id).await }).await
     }
 
     async fn operation(self, _: Context, id: OperationId) -> Result<OperationRecord, Error> {
-        self.api()?.operation(id).await
+        self.ask(|api| async move { api.operation(id).await }).await
     }
 
     async fn pause(
@@ -212,11 +226,13 @@ impl ControlPlane for Service {
     }
 
     async fn wait_operation(self, _: Context, id: OperationId) -> Result<OperationRecord, Error> {
-        waiting::for_an_operation(&*self.api()?, id).await
+        self.ask(|api| async move { waiting::for_an_operation(&*api, id).await })
+            .await
     }
 
     async fn template(self, _: Context, name: String) -> Result<TemplateRecord, Error> {
-        self.api()?.template(&name).await
+        self.ask(|api| async move { api.template(&name).await })
+            .await
     }
 
     async fn templates(
@@ -225,7 +241,8 @@ impl ControlPlane for Service {
         kind: Option<TemplateKind>,
         page: TemplatePageRequest,
     ) -> Result<TemplatePage, Error> {
-        self.api()?.templates(kind, page).await
+        self.ask(|api| async move { api.templates(kind, page).await })
+            .await
     }
 
     async fn all_templates(
@@ -234,7 +251,9 @@ impl ControlPlane for Service {
         kind: Option<TemplateKind>,
         page: TemplatePageRequest,
     ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error> {
-        let (mut items, mut next) = self.api()?.all_templates(kind, page).await?;
+        let (mut items, mut next) = self
+            .ask(|api| async move { api.all_templates(kind, page).await })
+            .await?;
         let fitting = how_many_fit(&items, use_bytes);
         if fitting < items.len() {
             items.truncate(fitting);
@@ -244,7 +263,8 @@ impl ControlPlane for Service {
     }
 
     async fn reconciler_plan(self, _: Context) -> Result<Preview, Error> {
-        self.api()?.reconciler_plan().await
+        self.ask(|api| async move { api.reconciler_plan().await })
+            .await
     }
 
     async fn delete_template(self, _: Context, request: Uuid, name: String) -> Result<(), Error> {
@@ -308,11 +328,13 @@ impl ControlPlane for Service {
         pid: u32,
         request: OutputRequest,
     ) -> Result<Output, Error> {
-        self.api()?.read_output(id, pid, request).await
+        self.ask(|api| async move { api.read_output(id, pid, request).await })
+            .await
     }
 
     async fn detach_output(self, _: Context, id: SandboxId, pid: u32) -> Result<(), Error> {
-        self.api()?.detach_output(id, pid).await
+        self.ask(|api| async move { api.detach_output(id, pid).await })
+            .await
     }
 
     async fn write_stdin(
@@ -352,15 +374,17 @@ impl ControlPlane for Service {
         pid: u32,
         size: PtySize,
     ) -> Result<(), Error> {
-        self.api()?.resize_pty(id, pid, size).await
+        self.ask(|api| async move { api.resize_pty(id, pid, size).await })
+            .await
     }
 
     async fn processes(self, _: Context, id: SandboxId) -> Result<Vec<ProcessInfo>, Error> {
-        self.api()?.processes(id).await
+        self.ask(|api| async move { api.processes(id).await }).await
     }
 
     async fn stat(self, _: Context, id: SandboxId, path: String) -> Result<FileStat, Error> {
-        self.api()?.stat(id, &path).await
+        self.ask(|api| async move { api.stat(id, &path).await })
+            .await
     }
 
     async fn list_dir(
@@ -372,8 +396,7 @@ impl ControlPlane for Service {
         limit: u32,
     ) -> Result<DirPage, Error> {
         let mut page = self
-            .api()?
-            .list_dir(id, &path, after.as_deref(), limit)
+            .ask(|api| async move { api.list_dir(id, &path, after.as_deref(), limit).await })
             .await?;
         let fitting = how_many_fit(&page.entries, entry_bytes);
         if fitting < page.entries.len() {
@@ -391,7 +414,8 @@ impl ControlPlane for Service {
         offset: u64,
         max_bytes: u32,
     ) -> Result<FileChunk, Error> {
-        self.api()?.read_file(id, &path, offset, max_bytes).await
+        self.ask(|api| async move { api.read_file(id, &path, offset, max_bytes).await })
+            .await
     }
 
     async fn open_write(
@@ -415,7 +439,8 @@ impl ControlPlane for Service {
         offset: u64,
         data: Bytes,
     ) -> Result<(), Error> {
-        self.api()?.write_chunk(id, handle, offset, data).await
+        self.ask(|api| async move { api.write_chunk(id, handle, offset, data).await })
+            .await
     }
 
     async fn commit_write(
