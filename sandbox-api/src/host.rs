@@ -125,7 +125,9 @@ impl DaemonHost {
             path: folder.clone(),
             source,
         })?;
-        let lock = FolderLock::take(&folder).map_err(OpenHostError::Host)?;
+        let lock = FolderLock::take(&folder)
+            .await
+            .map_err(OpenHostError::Host)?;
         Ok(Self::Remote {
             host: reach(remote).await?,
             _lock: lock,

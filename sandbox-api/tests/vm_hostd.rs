@@ -9,113 +9,19 @@
 
 mod daemon_support;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 
-use daemon_support::{Daemon, Folder, LONG, STOP_LIMIT, refusal, wait_for_process};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use daemon_support::{
+    Daemon, Folder, LONG,
+    hostd::{Hostd, hostd_command, hostd_program},
+    refusal, wait_for_process,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::Command,
     time::{Instant, sleep, timeout},
 };
-
-/// The program that runs sandboxes: where the environment says, or beside `sandboxd`, where a build
-/// of the workspace puts it.
-fn hostd_program() -> PathBuf {
-    let named = std::env::var_os("SANDBOX_TEST_HOSTD").map(PathBuf::from);
-    let program = named.unwrap_or_else(|| {
-        Path::new(env!("CARGO_BIN_EXE_sandboxd")).with_file_name("sandbox-hostd")
-    });
-    assert!(
-        program.is_file(),
-        "{} is not there: `cargo build -p sandbox-host --features hostd` makes it, as does a test \
-         run of the whole workspace",
-        program.display()
-    );
-    program
-}
-
-struct Hostd {
-    child: Child,
-    address: String,
-}
-
-fn hostd_command(folder: &Folder) -> Command {
-    let mut command = Command::new(hostd_program());
-    command
-        .arg("--data")
-        .arg(folder.path.join("host"))
-        .args(["--pool-size", "0"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-impl Hostd {
-    /// Starts one and waits for the line that it prints when it is ready.
-    async fn start(folder: &Folder) -> Self {
-        let socket = format!("unix:{}", folder.path.join("h.sock").display());
-        Self::start_at(folder, &socket).await
-    }
-
-    async fn start_at(folder: &Folder, address: &str) -> Self {
-        let mut command = hostd_command(folder);
-        let mut child = command.args(["--listen", address]).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = timeout(LONG, lines.next_line()).await.unwrap().unwrap();
-        let line = line.expect("the host starts");
-        let address = line.strip_prefix("sandbox-hostd listens on ").unwrap();
-        Self {
-            address: address.to_owned(),
-            child,
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.child.id().unwrap().cast_signed();
-        kill(Pid::from_raw(pid), signal).unwrap();
-    }
-
-    async fn stop(mut self) {
-        self.signal(Signal::SIGTERM);
-        let status = timeout(STOP_LIMIT, self.child.wait()).await;
-        assert!(
-            status
-                .expect("it stops within its limit")
-                .unwrap()
-                .success()
-        );
-    }
-
-    async fn kill(mut self) {
-        self.signal(Signal::SIGKILL);
-        assert!(!self.child.wait().await.unwrap().success());
-    }
-
-    /// A control plane of this host.
-    async fn control(&self, folder: &Folder) -> Daemon {
-        let data = folder.path.join("control");
-        fs::create_dir_all(&data).unwrap();
-        Daemon::start_in(&data, |command| {
-            command.args(["--no-local-host", "--host", &self.address]);
-            command.arg("--host-key-file");
-            command.arg(folder.path.join("host/host.key"));
-        })
-        .await
-    }
-}
 
 async fn until_ready(daemon: &Daemon, status: StatusCode) -> String {
     let until = Instant::now() + LONG;

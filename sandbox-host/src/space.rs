@@ -40,19 +40,26 @@ pub(crate) fn full(folder: &Path) -> HostError {
 
 /// The error of a step that failed: a full disk where that was why.
 pub(crate) fn or_internal(folder: &Path, step: &str, error: &io::Error) -> HostError {
+    if is_for_want_of_space(folder, error) {
+        return full(folder);
+    }
+    HostError::Internal(format!("{step}: {error}"))
+}
+
+/// The error of a helper program, as one of a full disk where that was why. To be asked before what
+/// the step wrote is removed, which makes room again.
+pub(crate) fn told_by_helper(folder: &Path, error: io::Error) -> io::Error {
+    if is_for_want_of_space(folder, &error) {
+        return io::Error::new(io::ErrorKind::StorageFull, error);
+    }
+    error
+}
+
+fn is_for_want_of_space(folder: &Path, error: &io::Error) -> bool {
     let full = matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     );
     // A helper program tells of a full disk in its own words: what counts is whether it is full.
-    let free_mb = free_mb(folder).unwrap_or(u64::MAX);
-    if full || free_mb < SPARE_MB / 4 {
-        let place = folder.display().to_string();
-        return HostError::DiskFull {
-            place,
-            free_mb,
-            needed_mb: SPARE_MB,
-        };
-    }
-    HostError::Internal(format!("{step}: {error}"))
+    full || free_mb(folder).is_ok_and(|free_mb| free_mb < SPARE_MB / 4)
 }

@@ -80,7 +80,11 @@ fn shell(folder: &Path, line: &str) -> String {
 fn blob(layout: &Path, kind: &str, content: &[u8]) -> String {
     fs::write(layout.join("new"), content).unwrap();
     let digest = shell(layout, "sha256sum new | cut -d' ' -f1");
-    fs::rename(layout.join("new"), layout.join("blobs/sha256").join(&digest)).unwrap();
+    fs::rename(
+        layout.join("new"),
+        layout.join("blobs/sha256").join(&digest),
+    )
+    .unwrap();
     format!(
         r#"{{"mediaType": "application/vnd.oci.image.{kind}", "digest": "sha256:{digest}", "size": {}}}"#,
         content.len()

@@ -288,6 +288,74 @@ async fn a_guest_that_powers_itself_off_or_reboots_is_stopped_with_that_reason()
 }
 
 #[tokio::test]
+async fn a_guest_that_panics_or_resets_after_a_resume_is_stopped_with_that_reason() {
+    with_platform(async |platform| {
+        const CRASH: &str = "echo c > /proc/sysrq-trigger";
+        const CRASHED: &str = "the guest's kernel panicked: sysrq triggered crash";
+        for (line, reason) in [
+            (CRASH, CRASHED),
+            ("reboot -f", "the guest rebooted"),
+            // The hardware's own reset, without a word of the kernel's.
+            ("echo b > /proc/sysrq-trigger", "the guest rebooted"),
+        ] {
+            let sandbox = platform.create().await;
+            sandbox.pause().await.unwrap();
+            sandbox.resume().await.unwrap();
+            let pid = platform.qemu_pid(&sandbox).unwrap();
+            let _ = sandbox.exec(line).await;
+            let record = stopped(&sandbox).await;
+            assert_eq!(record.operation, None);
+            // Neither way leads out of it, and neither changes what the record says.
+            for refused in [sandbox.pause().await, sandbox.resume().await] {
+                let refused = refused.unwrap_err();
+                assert!(
+                    matches!(
+                        &refused,
+                        Error::InvalidState {
+                            state: SandboxState::Stopped,
+                            ..
+                        }
+                    ),
+                    "{line}: {refused:?}"
+                );
+            }
+            assert_stopped_and_clear(&sandbox, reason).await;
+            assert!(!lives(pid), "{line}: no process is left");
+        }
+
+        // In the very moment in which it is woken; the resume may have been done, or not.
+        let sandbox = platform.create().await;
+        let bomb = format!("usleep 300000; {CRASH}");
+        sandbox.shell(bomb).spawn().await.unwrap();
+        sandbox.pause().await.unwrap();
+        if let Err(error) = sandbox.resume().await {
+            assert!(
+                matches!(error, Error::InvalidState { .. } | Error::Host(_)),
+                "{error:?}"
+            );
+        }
+        assert_stopped_and_clear(&sandbox, CRASHED).await;
+
+        // A clone that is told to at its very start; its template is good for others.
+        let origin = platform.create().await;
+        let line = "while ! test -e /go; do usleep 1000; done; echo c > /proc/sysrq-trigger";
+        origin.shell(line).spawn().await.unwrap();
+        let template = origin.snapshot("fragile").await.unwrap();
+        for _ in 0..2 {
+            let clone = platform.client.create().template(&template).await.unwrap();
+            assert_eq!(text(clone.exec("echo well").await.unwrap()), "well\n");
+            let _ = clone.exec(": > /go; sleep 1000").await;
+            assert_stopped_and_clear(&clone, CRASHED).await;
+        }
+        origin.resume().await.unwrap();
+        assert_eq!(text(origin.exec("echo on").await.unwrap()), "on\n");
+        origin.destroy().await.unwrap();
+        template.delete().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn qemu_killed_from_outside_stops_the_sandbox_and_waiting_callers_are_told() {
     with_platform(async |platform| {
         let sandbox = platform.create().await;

@@ -173,12 +173,17 @@ fn r22_r36_a_platform_opens_on_a_full_disk_with_its_sandboxes() {
     on_small_disk(128, async |disk| {
         let client = open(&disk.at, 0).await.unwrap();
         let sandbox = client.create().await.unwrap();
+        let paused = client.create().await.unwrap();
+        paused.pause().await.unwrap();
         client.shutdown().await;
         disk.take_all_but(0, "filler");
 
         let client = open(&disk.at, 0).await.unwrap();
         let found = client.get(sandbox.id()).await.unwrap();
         assert_eq!(text(found.exec("echo kept").await.unwrap()), "kept\n");
+        let other = client.get(paused.id()).await.unwrap();
+        assert_eq!(other.info().await.unwrap().state, SandboxState::Paused);
+        other.destroy().await.unwrap();
         found.destroy().await.unwrap();
         client.shutdown().await;
     });

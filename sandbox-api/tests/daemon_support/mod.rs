@@ -6,6 +6,8 @@
     reason = "each test program uses a part of it"
 )]
 
+pub(crate) mod hostd;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::ext4::{self, Superblock};
 use crate::{
     disk::{OpenDisk, sparse},
-    durable,
+    durable, fault,
     setup::{Setup, run},
     space,
 };
@@ -158,6 +158,7 @@ async fn run_steps(
         let done = async {
             disturb()?;
             carry_out(setup, step).await?;
+            fault::point(step.name())?;
             disturb()
         };
         done.await

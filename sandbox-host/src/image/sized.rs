@@ -20,7 +20,7 @@ use crate::{disk::sparse, durable, fault, setup::Setup, space};
 pub(super) const SIZED_FOLDER: &str = "sized";
 
 /// Where tests interrupt it.
-pub(super) const STEPS: [&str; 3] = ["image copied", "image grown", "image size synced"];
+pub(super) const STEPS: [&str; 3] = fault::GROWTH;
 
 /// An image's disk at exactly this size, made if it is not there yet. The caller keeps the image
 /// from being removed.
@@ -72,7 +72,9 @@ async fn make(
     .await
     .map_err(io::Error::other)??;
     fault::point(STEPS[0])?;
-    ext4::grow(setup, &disk).await?;
+    ext4::grow(setup, &disk)
+        .await
+        .map_err(|error| space::told_by_helper(making.path(), error))?;
     fault::point(STEPS[1])?;
     spawn_blocking(move || {
         File::open(&disk)?.sync_all()?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin ──► .making-… ──publish──► images/UUID ──mark_deleting──► (no new users) ──remove──► gone
-//!               │ dropped, or cut off: removed at the next start
+//!               │ dropped, buried meanwhile, or cut off: removed at the next start
 //!               ▼
 //!             gone
 //! ```
@@ -21,7 +21,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -112,7 +112,15 @@ pub(crate) struct ImageStore {
     root: PathBuf,
     /// How many hold each image that is about to be used, see [`Lease`].
     leases: Mutex<HashMap<TemplateId, usize>>,
+    buried: Arc<Mutex<Buried>>,
 }
+
+/// Images that were ordered to go, the last ones: who still makes one does so for nobody. Held where
+/// an image becomes visible.
+type Buried = VecDeque<TemplateId>;
+
+/// Making an image takes minutes; so many are not deleted meanwhile.
+const BURIED_MAX: usize = 1000;
 
 impl ImageStore {
     pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
@@ -120,6 +128,7 @@ impl ImageStore {
         Ok(Self {
             root,
             leases: Mutex::default(),
+            buried: Arc::default(),
         })
     }
 
@@ -134,16 +143,35 @@ impl ImageStore {
     /// Begins to make an image. What is to become of it goes into the [`Making`]'s folder.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when an image of this ID is there, be it on its way out.
+    /// [`io::ErrorKind::AlreadyExists`] when an image of this ID is there, be it on its way out, or
+    /// was.
     pub(crate) fn begin(&self, id: TemplateId) -> io::Result<Making> {
         let place = self.place(id);
-        if place.try_exists()? {
+        if place.try_exists()? || self.buried.lock().contains(&id) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let folder = tempfile::Builder::new()
             .prefix(".making-")
             .tempdir_in(&self.root)?;
-        Ok(Making { id, folder, place })
+        let buried = Arc::clone(&self.buried);
+        Ok(Making {
+            id,
+            folder,
+            place,
+            buried,
+        })
+    }
+
+    /// Has no image of this ID become visible any more. One that is there stays.
+    pub(crate) fn bury(&self, id: TemplateId) {
+        let mut buried = self.buried.lock();
+        if buried.contains(&id) {
+            return;
+        }
+        if buried.len() >= BURIED_MAX {
+            buried.pop_front();
+        }
+        buried.push_back(id);
     }
 
     /// The image of this ID, also one that is to go.
@@ -264,6 +292,7 @@ pub(crate) struct Making {
     id: TemplateId,
     folder: TempDir,
     place: PathBuf,
+    buried: Arc<Mutex<Buried>>,
 }
 
 impl Making {
@@ -331,10 +360,16 @@ impl Making {
         };
         durable::write_json(&self.folder().join(MANIFEST_FILE), &manifest)?;
         durable::sync_folder(self.folder())?;
-        match fs::rename(self.folder(), &self.place) {
-            Ok(()) => {}
-            Err(_) if self.place.is_dir() => return Err(io::ErrorKind::AlreadyExists.into()),
-            Err(error) => return Err(error),
+        {
+            let buried = self.buried.lock();
+            if buried.contains(&self.id) {
+                return Err(io::Error::other("it was deleted meanwhile"));
+            }
+            match fs::rename(self.folder(), &self.place) {
+                Ok(()) => {}
+                Err(_) if self.place.is_dir() => return Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) => return Err(error),
+            }
         }
         let Self { folder, place, .. } = self;
         // It is not there any more, under its old name.

@@ -73,7 +73,10 @@ async fn image(setup: &Setup, store: &ImageStore, scratch: &Path) -> StoredImage
         disk_size_mb: flat.disk_size_mb,
         ..MachineSize::default()
     };
-    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap()
+    making
+        .publish(Content::Image, size, BTreeMap::new())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -108,8 +111,14 @@ async fn trap_20_nothing_is_ever_published_under_an_id_that_is_taken() {
     fs::write(first.disk(), b"first").unwrap();
     fs::write(second.disk(), b"second").unwrap();
     let size = MachineSize::default();
-    let image = first.publish(Content::Image, size, BTreeMap::new()).await.unwrap();
-    let error = second.publish(Content::Image, size, BTreeMap::new()).await.unwrap_err();
+    let image = first
+        .publish(Content::Image, size, BTreeMap::new())
+        .await
+        .unwrap();
+    let error = second
+        .publish(Content::Image, size, BTreeMap::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(
         store.begin(id).unwrap_err().kind(),
@@ -139,8 +148,31 @@ async fn an_image_that_is_not_published_leaves_nothing() {
     // Without a disk there is nothing to publish.
     let making = store.begin(new_id()).unwrap();
     let size = MachineSize::default();
-    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap_err();
+    making
+        .publish(Content::Image, size, BTreeMap::new())
+        .await
+        .unwrap_err();
     assert!(names(store.root()).is_empty());
+}
+
+#[tokio::test]
+async fn an_image_that_is_deleted_while_it_is_made_is_never_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(folder.path().to_path_buf()).unwrap();
+    let id = new_id();
+    let making = store.begin(id).unwrap();
+    fs::write(making.disk(), b"disk").unwrap();
+    store.bury(id);
+    let size = MachineSize::default();
+    let error = making.publish(Content::Image, size).await;
+    let words = error.unwrap_err().to_string();
+    assert!(words.contains("deleted meanwhile"), "{words}");
+    assert_eq!(store.find(id).unwrap(), None);
+    // An order for it that comes late makes none either.
+    let late = store.begin(id).unwrap_err();
+    assert_eq!(late.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(names(folder.path()), [""; 0]);
+    assert!(store.begin(new_id()).is_ok());
 }
 
 #[tokio::test]
@@ -153,7 +185,10 @@ async fn r26_a_deleted_image_takes_no_new_users_and_stays_for_those_it_has() {
     let making = store.begin(id).unwrap();
     fs::write(making.disk(), b"x").unwrap();
     let size = MachineSize::default();
-    making.publish(Content::Image, size, BTreeMap::new()).await.unwrap();
+    making
+        .publish(Content::Image, size, BTreeMap::new())
+        .await
+        .unwrap();
 
     let (one, two) = (store.lease(id).unwrap(), store.lease(id).unwrap());
     drop(one);
@@ -312,7 +347,10 @@ async fn snapshot(store: &ImageStore, platform: Emulator) -> StoredImage {
     fs::write(making.memory(), vec![1; 100_000]).unwrap();
     fs::write(making.device_state(), vec![2; 5_000]).unwrap();
     let content = Content::Snapshot { platform };
-    making.publish(content, size, BTreeMap::new()).await.unwrap()
+    making
+        .publish(content, size, BTreeMap::new())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -136,10 +136,16 @@ impl Machine {
     pub(crate) async fn wake(&self) -> Result<(), HostError> {
         let waking = identity::waking()
             .map_err(|error| HostError::Internal(format!("asking for entropy: {error}")))?;
-        self.guest
-            .wake(waking)
-            .await
-            .map_err(|error| HostError::Boot(format!("its guest does not go on: {error}")))
+        let Err(error) = self.guest.wake(waking).await else {
+            return Ok(());
+        };
+        // One that can't write to its disk stands still, and goes on by itself once it can.
+        if self.status().await.is_ok_and(|status| status == "io-error") {
+            return Err(space::full(&self.folder));
+        }
+        Err(HostError::Boot(format!(
+            "its guest does not go on: {error}"
+        )))
     }
 
     /// Whether this host speaks with the machine's agent.

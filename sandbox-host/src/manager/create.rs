@@ -193,9 +193,7 @@ impl Inner {
 
     async fn identify(&self, machine: &Machine, order: &HostCreate) -> Result<(), ClaimError> {
         // The sandbox's own go before the image's.
-        let mut env = self
-            .image_env(order.image)
-            .map_err(ClaimError::Record)?;
+        let mut env = self.image_env(order.image).map_err(ClaimError::Record)?;
         env.extend(order.env.clone());
         let identity = Identity {
             hostname: hostname(order.id),

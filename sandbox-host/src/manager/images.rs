@@ -83,6 +83,8 @@ impl Inner {
         image: TemplateId,
     ) -> Result<ImageDeletion, HostError> {
         let step = self.step("removing an image");
+        // Before it is looked for: an order that makes it may be under way, for nobody any more.
+        self.images.store().bury(image);
         if self.images.store().find(image).map_err(&step)?.is_none() {
             return Ok(ImageDeletion::Freed);
         }

@@ -127,7 +127,7 @@ impl HostManager {
         };
         let data = made_and_absolute(&config.data_dir);
         let data = data.map_err(|error| lock::unusable(&config.data_dir, &error))?;
-        let lock = FolderLock::take(&data)?;
+        let lock = FolderLock::take(&data).await?;
         let boot =
             BootParts::prepare(&data, config.kernel_dir.as_deref(), config.disk_backend).await?;
         let images = MemoryImages::open(data.join("memory"), data.join("images"))

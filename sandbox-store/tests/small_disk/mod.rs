@@ -8,11 +8,12 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use nix::{
+    fcntl::{FallocateFlags, fallocate},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::statvfs::statvfs,
@@ -36,8 +37,16 @@ pub(crate) struct SmallDisk {
     _folder: TempDir,
 }
 
+/// What the disk is formatted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Ext4,
+    /// Of 300 MiB or more.
+    Xfs,
+}
+
 impl SmallDisk {
-    fn mount(size_mb: u64) -> Self {
+    fn mount(format: Format, size_mb: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("disk.img");
         let file = File::create(&image).unwrap();
@@ -45,12 +54,17 @@ impl SmallDisk {
         let at = folder.path().join("mnt");
         fs::create_dir(&at).unwrap();
         let (image, target) = (image.to_str().unwrap(), at.to_str().unwrap());
-        run("mke2fs", &["-q", "-F", "-t", "ext4", "-m", "0", image]);
+        match format {
+            Format::Ext4 => run("mke2fs", &["-q", "-F", "-t", "ext4", "-m", "0", image]),
+            Format::Xfs => run("mkfs.xfs", &["-q", "-f", image]),
+        }
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        run("mount", &["-t", "ext4", "-o", "loop", image, target]);
-        fs::remove_dir(at.join("lost+found")).unwrap();
+        run("mount", &["-o", "loop", image, target]);
+        if format == Format::Ext4 {
+            fs::remove_dir(at.join("lost+found")).unwrap();
+        }
         Self {
             at,
             _folder: folder,
@@ -59,16 +73,7 @@ impl SmallDisk {
 
     /// Takes every last block.
     pub(crate) fn fill(&self) {
-        let filler = self.at.join(FILLER);
-        let mut options = File::options();
-        let mut filler = options.append(true).create(true).open(filler).unwrap();
-        for size in [1 << 20, 1 << 12, 1] {
-            let block = vec![7; size];
-            while filler.write_all(&block).is_ok() {}
-            // What is only in memory does not count yet.
-            let _ = filler.sync_all();
-            while filler.write_all(&block).is_ok() {}
-        }
+        fill_up(&self.at);
     }
 
     /// Gives back what [`fill`](Self::fill) took.
@@ -111,14 +116,37 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Takes every last block of the disk that is mounted here.
+pub(crate) fn fill_up(at: &Path) {
+    let mut options = File::options();
+    let filler = options.append(true).create(true).open(at.join(FILLER));
+    let mut filler = filler.unwrap();
+    for size in (12..27).rev().map(|power| 1_i64 << power) {
+        let end = |filler: &File| i64::try_from(filler.metadata().unwrap().len()).unwrap();
+        while fallocate(&filler, FallocateFlags::empty(), end(&filler), size).is_ok() {}
+    }
+    for size in [1 << 12, 1] {
+        let block = vec![7; size];
+        while filler.write_all(&block).is_ok() {}
+        // What is only in memory does not count yet.
+        let _ = filler.sync_all();
+        while filler.write_all(&block).is_ok() {}
+    }
+}
+
 /// Runs a test on this thread, so that all threads and processes that it starts are in its mount
 /// namespace.
 pub(crate) fn on_small_disk(size_mb: u64, test: impl AsyncFnOnce(&SmallDisk)) {
+    on_disk(Format::Ext4, size_mb, test);
+}
+
+/// [`on_small_disk`], with a choice of what it is formatted with.
+pub(crate) fn on_disk(format: Format, size_mb: u64, test: impl AsyncFnOnce(&SmallDisk)) {
     if !geteuid().is_root() {
         println!("skipped: mounting a file system needs root");
         return;
     }
-    let disk = SmallDisk::mount(size_mb);
+    let disk = SmallDisk::mount(format, size_mb);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
