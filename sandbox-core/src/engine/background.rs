@@ -21,6 +21,9 @@ use crate::{
 /// The pause after a round that failed.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
+/// The pause before what was due already is looked at again.
+const OVERDUE_PAUSE: Duration = Duration::from_millis(250);
+
 /// What rounds remember of one another. Holding it is the right to make a round.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
@@ -192,7 +195,7 @@ impl Inner {
             .map(|since| later(*since, self.config.unknown_grace));
         let dues = of_records.chain(of_templates).chain(of_unknown);
         // What is due already has been seen to, as far as it can be for now.
-        dues.map(|due| due.max(later(survey.now, FAILURE_PAUSE)))
+        dues.map(|due| due.max(later(survey.now, OVERDUE_PAUSE)))
             .min()
     }
 

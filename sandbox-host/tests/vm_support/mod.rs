@@ -11,6 +11,8 @@
     reason = "a test's helper fails the test"
 )]
 
+pub(crate) mod oci;
+
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
