@@ -164,7 +164,7 @@ async fn an_image_that_is_deleted_while_it_is_made_is_never_there() {
     fs::write(making.disk(), b"disk").unwrap();
     store.bury(id);
     let size = MachineSize::default();
-    let error = making.publish(Content::Image, size).await;
+    let error = making.publish(Content::Image, size, BTreeMap::new()).await;
     let words = error.unwrap_err().to_string();
     assert!(words.contains("deleted meanwhile"), "{words}");
     assert_eq!(store.find(id).unwrap(), None);
