@@ -105,6 +105,7 @@ impl Test {
                 assert_eq!(self.folder.leftovers.machine_pids(), [0_i32; 0], "{at}");
                 let paused = [
                     "device.state",
+                    "disk.json",
                     "disk.qcow2",
                     "manifest.json",
                     "memory.delta",
@@ -121,6 +122,7 @@ impl Test {
         let counter = processes.iter().find(|one| one.pid == self.counter.pid());
         assert_eq!(counter.unwrap().exit, None, "{at}");
         let running = [
+            "disk.json",
             "disk.qcow2",
             "guest.sock",
             "manifest.json",

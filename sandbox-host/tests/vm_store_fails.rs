@@ -128,6 +128,7 @@ impl Test {
         self.counted = counted;
         assert_eq!(self.vm.machine_pids().len(), 1, "{at}");
         let names = [
+            "disk.json",
             "disk.qcow2",
             "guest.sock",
             "manifest.json",

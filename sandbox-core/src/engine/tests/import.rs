@@ -230,6 +230,9 @@ async fn an_import_goes_through_lost_writes_and_replies() {
 async fn r18_a_default_disk_that_the_content_does_not_fit_is_refused() {
     let world = World::new().await;
     let mut small = importing("tools");
+    small.source = ImportSource::Directory {
+        path: "/srv/large".to_owned(),
+    };
     small.disk_size_mb = Some(64);
     let refused = world
         .api()

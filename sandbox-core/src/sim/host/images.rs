@@ -24,6 +24,8 @@ const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 /// The least disk that an image's content fits, in MiB: any that may be asked for is enough, as what
 /// an import holds cannot be known from the request.
 const CONTENT_MB: u32 = DISK_SIZE_MB_MIN;
+/// Likewise where the source is a folder whose name says that it is large.
+const LARGE_CONTENT_MB: u32 = 128;
 
 /// An image: a guest that stands still.
 pub(super) struct Image {
@@ -206,7 +208,12 @@ impl Shared {
             if state.making.get(&order.image) == Some(&true) {
                 return Err(HostError::UnknownImage(order.image));
             }
-            let image = Image::empty(&self.clock);
+            let mut image = Image::empty(&self.clock);
+            if let ImportSource::Directory { path } = &order.source
+                && path.contains("large")
+            {
+                image.size.disk_size_mb = LARGE_CONTENT_MB;
+            }
             let made = image.report(order.image, 0);
             state.images.insert(order.image, image);
             made
