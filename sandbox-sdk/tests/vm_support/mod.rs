@@ -15,7 +15,9 @@ use std::{
 
 use sandbox_core::process::ExecOutput;
 use sandbox_host::testkit::{leftovers::Leftovers, seed};
-use sandbox_sdk::{Client, EmbeddedConfig, Error, Sandbox, SandboxRecord, SandboxState};
+use sandbox_sdk::{
+    Client, DiskBackend, DiskChoice, EmbeddedConfig, Error, Sandbox, SandboxRecord, SandboxState,
+};
 use tempfile::TempDir;
 
 /// Longer than anything here takes, and short enough for a test that hangs.
@@ -84,7 +86,11 @@ pub(crate) async fn with_pool(clones: usize, test: impl AsyncFnOnce(&Platform)) 
 }
 
 pub(crate) async fn open(folder: &Path, clones: usize) -> Result<Client, Error> {
-    Client::embedded(EmbeddedConfig::in_folder(folder).pool_size(clones)).await
+    let config = EmbeddedConfig::in_folder(folder)
+        .pool_size(clones)
+        // What the shared images were made for, on whatever file system the test has them.
+        .disk_backend(DiskChoice::Only(DiskBackend::Qcow2));
+    Client::embedded(config).await
 }
 
 /// What a command printed; it must have gone well.
