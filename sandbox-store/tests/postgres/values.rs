@@ -36,7 +36,7 @@ async fn r2_columns_have_native_types_and_only_an_audit_entrys_actor_and_resourc
         };
         assert_eq!(kind, expected, "{column}");
     }
-    assert_eq!(types.len(), 32, "{types:?}");
+    assert_eq!(types.len(), 34, "{types:?}");
 }
 
 #[tokio::test]
