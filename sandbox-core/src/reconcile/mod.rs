@@ -100,21 +100,44 @@ pub fn plan(
             .filter_map(|record| in_silence(record, since, now))
             .chain(templates::plan_in_silence(records, templates, view, now))
             .collect(),
-        Heard::Report(report) => {
-            let machines: BTreeMap<SandboxId, &HostSandbox> = report
-                .sandboxes
-                .iter()
-                .map(|machine| (machine.id, machine))
-                .collect();
-            let for_records = records_here.filter_map(|record| {
-                settle(record, Seen::of(record, machines.get(&record.id)), now)
-            });
-            for_records
-                .chain(unknown::plan(records, &machines, view, now))
-                .chain(templates::plan(records, templates, report, view, now))
-                .collect()
-        }
+        Heard::Report(report) => pairs(records, &report.sandboxes)
+            .into_iter()
+            .filter_map(|(record, machine)| match (record, machine) {
+                (Some(record), machine) if here(&record) => {
+                    settle(record, Seen::of(record, machine.as_ref()), now)
+                }
+                (Some(_), _) => None,
+                (None, Some(machine)) => unknown::end(machine, view, now),
+                (None, None) => None,
+            })
+            .chain(templates::plan(records, templates, report, view, now))
+            .collect(),
     }
+}
+
+/// Each record with its machine, each machine without a record, by ID. Stores and hosts give both in
+/// that order, so that this is one walk along both.
+fn pairs<'r, 'm>(
+    records: &'r [SandboxRecord],
+    machines: &'m [HostSandbox],
+) -> Vec<(Option<&'r SandboxRecord>, Option<&'m HostSandbox>)> {
+    let mut records: Vec<&SandboxRecord> = records.iter().collect();
+    let mut machines: Vec<&HostSandbox> = machines.iter().collect();
+    // Next to nothing where they are in order.
+    records.sort_by_key(|record| record.id);
+    machines.sort_by_key(|machine| machine.id);
+    machines.dedup_by_key(|machine| machine.id);
+    let mut pairs = Vec::with_capacity(records.len().max(machines.len()));
+    let mut machines = machines.into_iter().peekable();
+    for record in records {
+        while let Some(machine) = machines.next_if(|machine| machine.id < record.id) {
+            pairs.push((None, Some(machine)));
+        }
+        let own = machines.next_if(|machine| machine.id == record.id);
+        pairs.push((Some(record), own));
+    }
+    pairs.extend(machines.map(|machine| (None, Some(machine))));
+    pairs
 }
 
 fn waited(since: Timestamp, now: Timestamp, grace: Duration) -> bool {

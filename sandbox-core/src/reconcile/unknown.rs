@@ -10,27 +10,13 @@ use crate::{
     sandbox::SandboxRecord,
 };
 
-/// Those that have used up their grace.
-pub(super) fn plan(
-    records: &[SandboxRecord],
-    machines: &BTreeMap<SandboxId, &HostSandbox>,
-    view: &HostView<'_>,
-    now: Timestamp,
-) -> Vec<Action> {
-    let known: BTreeSet<SandboxId> = records.iter().map(|record| record.id).collect();
-    let unknown = machines
-        .values()
-        .filter(|machine| !known.contains(&machine.id));
-    unknown
-        .filter(|machine| {
-            let since = view.unknown_since.get(&machine.id);
-            since.is_some_and(|since| waited(*since, now, view.unknown_grace))
-        })
-        .map(|machine| Action::DestroyUnknown {
-            id: machine.id,
-            generation: machine.generation,
-        })
-        .collect()
+/// The end of one that has used up its grace.
+pub(super) fn end(machine: &HostSandbox, view: &HostView<'_>, now: Timestamp) -> Option<Action> {
+    let since = view.unknown_since.get(&machine.id)?;
+    waited(*since, now, view.unknown_grace).then_some(Action::DestroyUnknown {
+        id: machine.id,
+        generation: machine.generation,
+    })
 }
 
 /// Carries the list of unknown machines from one report to the next: those that became known or
