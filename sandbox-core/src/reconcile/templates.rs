@@ -22,7 +22,15 @@ pub(super) fn plan(
     view: &HostView<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
-    let used: BTreeSet<TemplateId> = sandboxes.iter().map(|record| record.template_id).collect();
+    // Looked for only where it matters: there may be very many sandboxes.
+    let some_hidden = templates
+        .iter()
+        .any(|record| record.state == TemplateState::Deleting);
+    let used: BTreeSet<TemplateId> = sandboxes
+        .iter()
+        .filter(|_| some_hidden)
+        .map(|record| record.template_id)
+        .collect();
     let known: BTreeSet<TemplateId> = templates.iter().map(|record| record.id).collect();
     let for_hidden = templates
         .iter()
