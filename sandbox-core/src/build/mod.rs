@@ -3,6 +3,13 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
+mod health;
+mod record;
 pub mod recipe;
 
+pub use health::{Checks, HEALTHCHECK_MAX, Health, Healthcheck};
+pub use record::{
+    BuildDetails, BuildFailure, BuildFilter, BuildLog, BuildPage, BuildPageRequest, BuildPhase,
+    BuildRecord, BuildStatus, BuildStep, LogCursor, LogEntry, LogStream, StepLog, SubmitBuild, CONTEXT_MAX_BYTES,
+};
 pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};

@@ -23,6 +23,7 @@
 //! what nobody may ever see.
 
 mod book;
+mod build_link;
 mod chaos;
 mod check;
 mod client;
