@@ -7,17 +7,21 @@
 //!
 //! ```text
 //!   announce(id) ──► [ id, id, … ] ──► next() ──► one of those who wait, the longest first
-//!                      bounded: the oldest fall out
 //! ```
 //!
-//! The same contract test runs over every implementation. *Never here:* a build's state, a claim on
-//! it, or anything else that must not be lost.
+//! [`WAKE_UPS_MAX`] of them wait at a time, and any above that are forgotten. The same contract test
+//! runs over every implementation. *Never here:* a build's state, a claim on it, or anything else
+//! that must not be lost.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::id::BuildId;
+
+/// How many wake-ups wait for a worker at most; any above that are forgotten. So many workers that
+/// look at the store find whatever there is.
+pub const WAKE_UPS_MAX: usize = 1024;
 
 /// Why a queue could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +49,8 @@ pub trait Queue: Send + Sync {
     /// needs to be undone. [`QueueError::Closed`] after [`Queue::close`].
     async fn announce(&self, id: BuildId) -> Result<(), QueueError>;
 
-    /// The next wake-up, waiting for one for as long as `patience`; `None` once that has run out.
-    /// With no patience at all it takes what is there.
+    /// The next wake-up, waiting for one for as long as `patience`; `None` once that has run out, or
+    /// is about to. With no patience at all it takes what is there.
     ///
     /// A wake-up goes to one of those who wait, wherever they are, and to those first who have
     /// waited longest; wake-ups come in the order in which they were announced. A call that is given
