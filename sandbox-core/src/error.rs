@@ -123,6 +123,8 @@ impl Error {
             | Self::OperationNotFound(_)
             | Self::TemplateNotFound(_)
             | Self::TemplateExists(_)
+            | Self::BuildNotFound(_)
+            | Self::BuildEnded { .. }
             | Self::Forbidden(_)
             | Self::Conflict(_)
             | Self::IdempotencyMismatch

@@ -31,11 +31,8 @@ pub trait BuildsApi: Send + Sync {
     async fn build(&self, id: BuildId) -> Result<BuildDetails, Error>;
 
     /// A page of builds, without their logs.
-    async fn builds(
-        &self,
-        filter: BuildFilter,
-        page: BuildPageRequest,
-    ) -> Result<BuildPage, Error>;
+    async fn builds(&self, filter: BuildFilter, page: BuildPageRequest)
+    -> Result<BuildPage, Error>;
 
     /// Ends a build that waits or runs. Done twice it succeeds twice.
     ///

@@ -4,12 +4,13 @@
 #[cfg(feature = "engine")]
 pub mod context;
 mod health;
-mod record;
 pub mod recipe;
+mod record;
 
 pub use health::{Checks, HEALTHCHECK_MAX, Health, Healthcheck};
+pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};
 pub use record::{
     BuildDetails, BuildFailure, BuildFilter, BuildLog, BuildPage, BuildPageRequest, BuildPhase,
-    BuildRecord, BuildStatus, BuildStep, LogCursor, LogEntry, LogStream, StepLog, SubmitBuild, CONTEXT_MAX_BYTES,
+    BuildRecord, BuildStatus, BuildStep, CONTEXT_MAX_BYTES, LogCursor, LogEntry, LogStream,
+    StepLog, SubmitBuild,
 };
-pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};

@@ -379,4 +379,3 @@ pub struct BuildLog {
     /// Whether nothing follows any more.
     pub ended: bool,
 }
-

@@ -49,8 +49,7 @@ impl BuildStore for MemoryStore {
             let same_key = |other: &BuildRecord| {
                 (other.team_id, &other.idempotency_key) == (new.team_id, &new.idempotency_key)
             };
-            let key_taken =
-                new.idempotency_key.is_some() && tables.builds.values().any(same_key);
+            let key_taken = new.idempotency_key.is_some() && tables.builds.values().any(same_key);
             if key_taken || tables.builds.contains_key(&new.id) {
                 return Err(StoreError::Duplicate);
             }
@@ -126,7 +125,9 @@ impl BuildStore for MemoryStore {
     async fn build_steps(&self, id: BuildId, attempt: u32) -> Result<Vec<BuildStep>, StoreError> {
         Ok(self
             .read(|tables| {
-                let steps = tables.build_steps.range((id, attempt, 0)..=(id, attempt, u32::MAX));
+                let steps = tables
+                    .build_steps
+                    .range((id, attempt, 0)..=(id, attempt, u32::MAX));
                 steps.map(|(_, step)| step.clone()).collect()
             })
             .await)
@@ -157,7 +158,10 @@ impl BuildStore for MemoryStore {
                 let mut room = u64::from(max_bytes);
                 let mut entries: Vec<LogEntry> = Vec::new();
                 let behind = LogCursor(after.0.saturating_add(1));
-                for entry in tables.build_log.range((id, behind)..=(id, LogCursor(u64::MAX))) {
+                for entry in tables
+                    .build_log
+                    .range((id, behind)..=(id, LogCursor(u64::MAX)))
+                {
                     let size = entry.1.data.len() as u64;
                     if size > room && !entries.is_empty() {
                         break;
