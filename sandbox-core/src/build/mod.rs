@@ -3,6 +3,7 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
+mod guest_path;
 pub mod recipe;
 
 pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};

@@ -14,7 +14,8 @@ pub(super) enum Word {
 /// A word of an instruction's arguments.
 pub(super) fn word(text: &str, place: Word) -> Cow<'_, str> {
     let plain = |c: char| c.is_alphanumeric() || "_-./:@%+,=~*?[]{}!^".contains(c);
-    let begins_otherwise = place == Word::First && (text.starts_with("--") || text.starts_with('['));
+    let begins_otherwise =
+        place == Word::First && (text.starts_with("--") || text.starts_with('['));
     quoted(text, !begins_otherwise && text.chars().all(plain))
 }
 

@@ -146,7 +146,10 @@ impl Step {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Run { command, .. } | Self::Start { command } => command.len(),
-            Self::Env { vars } => vars.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Env { vars } => vars
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum(),
             Self::Workdir { path } => path.len(),
             Self::User { name } => name.len(),
             Self::Copy {
