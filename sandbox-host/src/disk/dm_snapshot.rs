@@ -12,9 +12,8 @@
 //! writes, the kernel gives the whole snapshot up.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -154,8 +153,7 @@ impl Disks for DmSnapshot {
     }
 
     fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
-        let file = fs::metadata(cow(machine));
-        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
+        sparse::physical_bytes(&cow(machine)).map_err(at("looking at a disk"))
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {

@@ -2,11 +2,7 @@
 
 mod overlay;
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub(crate) use overlay::create as create_overlay;
 pub(super) use overlay::virtual_bytes;
@@ -68,8 +64,7 @@ impl Disks for Qcow2 {
     }
 
     fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
-        let file = fs::metadata(disk(machine));
-        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
+        sparse::physical_bytes(&disk(machine)).map_err(at("looking at a disk"))
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {
