@@ -359,8 +359,8 @@ impl Making {
             memory_bytes,
             env,
         };
+        // All names in the folder come to disk with it.
         durable::write_json(&self.folder().join(MANIFEST_FILE), &manifest)?;
-        durable::sync_folder(self.folder())?;
         {
             let buried = self.buried.lock();
             if buried.contains(&self.id) {
