@@ -51,17 +51,19 @@ impl Survey {
     /// The record that an action is about.
     pub(super) fn planned(&self, about: About) -> Planned<'_> {
         let found = match about {
-            About::Sandbox(id) => find(&self.records, id, |record| record.id).map(Planned::Sandbox),
+            About::Sandbox(id) => {
+                find(&self.records, &id, |record| record.id).map(Planned::Sandbox)
+            }
             About::Template(id) => {
-                find(&self.templates, id, |record| record.id).map(Planned::Template)
+                find(&self.templates, &id, |record| record.id).map(Planned::Template)
             }
         };
         found.unwrap_or(Planned::Nothing)
     }
 }
 
-fn find<T, I: Ord>(by_id: &[T], id: I, id_of: impl Fn(&T) -> I) -> Option<&T> {
-    let place = by_id.binary_search_by_key(&id, id_of).ok()?;
+fn find<'r, T, I: Ord>(by_id: &'r [T], id: &I, id_of: impl Fn(&T) -> I) -> Option<&'r T> {
+    let place = by_id.binary_search_by_key(id, id_of).ok()?;
     by_id.get(place)
 }
 
