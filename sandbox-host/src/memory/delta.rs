@@ -122,16 +122,19 @@ fn write_pages(
 ) -> io::Result<u64> {
     let pages = bytes.as_chunks::<{ PAGE_BYTES as usize }>().0;
     let originals = original.as_chunks::<{ PAGE_BYTES as usize }>().0;
-    let what_is = |(page, original)| {
-        if page == original {
-            Page::AsInImage
-        } else if *page == ZERO_PAGE {
-            Page::Zero
-        } else {
-            Page::Other
-        }
-    };
-    let kinds: Vec<Page> = pages.iter().zip(originals).map(what_is).collect();
+    let kinds: Vec<Page> = pages
+        .iter()
+        .zip(originals)
+        .map(|(page, original)| {
+            if page == original {
+                Page::AsInImage
+            } else if *page == ZERO_PAGE {
+                Page::Zero
+            } else {
+                Page::Other
+            }
+        })
+        .collect();
     let mut count = 0;
     let mut index = 0;
     for alike in kinds.chunk_by(Page::eq) {
