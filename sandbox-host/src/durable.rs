@@ -1,5 +1,13 @@
 //! Files that are there whole or not at all, also after a power cut.
 
+#![cfg_attr(
+    not(feature = "host"),
+    expect(
+        dead_code,
+        reason = "the disk contract's program needs one function alone"
+    )
+)]
+
 use std::{
     fs::{self, File},
     io::{self, Write},
