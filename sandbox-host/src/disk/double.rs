@@ -92,8 +92,13 @@ impl Disks for LoopDisks {
     }
 
     fn close(&self, machine: &Path) -> Result<(), DiskError> {
-        for device in devices(&disk(machine))? {
-            losetup(&["--detach", &device], None)?;
+        let disk = disk(machine);
+        for device in devices(&disk)? {
+            let detached = losetup(&["--detach", &device], None);
+            // Another may have detached it meanwhile.
+            if detached.is_err() && devices(&disk)?.contains(&device) {
+                return detached.map(drop);
+            }
         }
         Ok(())
     }
