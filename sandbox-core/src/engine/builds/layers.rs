@@ -66,11 +66,6 @@ pub(super) fn is_last_layer(steps: &[Step], place: usize) -> bool {
     steps.iter().rposition(leaves_a_layer) == Some(place)
 }
 
-/// The environment that a recipe sets, for those who start from its template.
-pub(super) fn lasting_env(steps: &[Step]) -> std::collections::BTreeMap<String, String> {
-    scope_before(steps, steps.len()).env
-}
-
 impl Inner {
     /// The result of as many of a build's first steps as there is one of.
     pub(super) async fn find_layer(
