@@ -101,6 +101,14 @@ struct Shared {
 }
 
 impl RedisQueue {
+    /// Looks at a URL without using it.
+    ///
+    /// # Errors
+    /// What makes no sense in it.
+    pub fn check_url(url: &str) -> Result<(), RedisUrlError> {
+        Address::of(url).map(drop)
+    }
+
     /// Opens the queue on the server that this URL names, with default settings.
     ///
     /// # Errors
