@@ -74,7 +74,8 @@ pub enum RedisOpenError {
 
 /// A [`Queue`] on a Redis server (6 or newer), for any number of processes.
 ///
-/// While the server is away [`Queue::next`] goes on trying, and [`Queue::announce`] fails within
+/// While the server is away [`Queue::next`] goes on trying; where it has fallen silent, a patience of
+/// less than four seconds may be overdrawn by one. [`Queue::announce`] fails within
 /// [`RedisSettings::command_timeout`]; when it is back, both work again by themselves.
 #[derive(Clone)]
 pub struct RedisQueue {
