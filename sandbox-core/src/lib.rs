@@ -9,6 +9,7 @@
 pub mod api;
 pub mod audit;
 pub mod authorize;
+pub mod build;
 pub mod caller;
 pub mod clock;
 pub mod disk;

@@ -141,6 +141,7 @@ impl Inner {
             metadata: request.metadata,
             env: request.env,
             idempotency_key: request.idempotency_key,
+            build_id: None,
         })
     }
 

@@ -26,6 +26,7 @@ mod admissions;
 mod admit;
 mod api;
 mod background;
+mod builds;
 mod config;
 mod create;
 mod destroy;
@@ -60,13 +61,14 @@ use crate::{
     caller::Caller,
     clock::{Clock, Timestamp},
     engine::{
-        admissions::Admissions, background::Rounds, flights::Flights, observe::Observer,
-        repair::Cleaning, spawn::Tasks,
+        admissions::Admissions, background::Rounds, builds::Builds, flights::Flights,
+        observe::Observer, repair::Cleaning, spawn::Tasks,
     },
     error::Error,
     host::{Host, ReportNumber},
     id::{AuditId, HostId, SandboxId},
     lifecycle::Stamp,
+    queue::Queue,
     sandbox::SandboxRecord,
     store::Store,
 };
@@ -82,6 +84,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What owns the machines.
     pub host: Arc<dyn Host>,
+    /// What wakes the workers of template builds.
+    pub queue: Arc<dyn Queue>,
     /// Time and new identifiers.
     pub clock: Arc<dyn Clock>,
 }
@@ -96,6 +100,7 @@ pub struct Engine {
 struct Inner {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
+    queue: Arc<dyn Queue>,
     clock: Arc<dyn Clock>,
     config: EngineConfig,
     host_id: HostId,
@@ -103,6 +108,7 @@ struct Inner {
     flights: Flights,
     admissions: Admissions,
     cleaning: Cleaning,
+    builds: Builds,
     rounds: Rounds,
     observer: Observer,
     /// The number of the newest report of the host that was heard.
@@ -144,6 +150,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             store: parts.store,
             host: parts.host,
+            queue: parts.queue,
             clock: parts.clock,
             config,
             host_id: hello.host_id,
@@ -151,6 +158,7 @@ impl Engine {
             flights: Flights::default(),
             admissions: Admissions::default(),
             cleaning: Cleaning::default(),
+            builds: Builds::default(),
             rounds: Rounds::default(),
             observer: Observer::default(),
             newest_report: Mutex::default(),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     audit::Actor,
+    build::LayerKey,
     engine::{
         Engine, Inner, errors,
         flights::{Outcome, Pilot},
@@ -49,6 +50,8 @@ pub(super) struct NewSnapshot {
     pub(super) kind: TemplateKind,
     /// Whether a sandbox that ran runs on.
     pub(super) resume: bool,
+    /// Of a template build's, what goes into it.
+    pub(super) layer: Option<LayerKey>,
 }
 
 impl Engine {
@@ -133,6 +136,7 @@ impl Inner {
             kind: new.kind,
             size: origin.size,
             origin: Some(origin.id),
+            layer: new.layer,
             host_id: origin.host_id.unwrap_or(self.host_id),
         };
         template_birth(new, operation, at)

@@ -186,6 +186,10 @@ impl Inner {
     }
 
     async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {
+        let everything = SandboxFilter {
+            of_builds: true,
+            ..SandboxFilter::default()
+        };
         let mut records = Vec::new();
         let mut page = PageRequest {
             after: None,
@@ -194,7 +198,7 @@ impl Inner {
         loop {
             let part = self
                 .store
-                .list_sandboxes(&SandboxFilter::default(), page)
+                .list_sandboxes(&everything, page)
                 .await
                 .map_err(errors::from_store)?;
             records.extend(part.items);

@@ -210,6 +210,7 @@ impl Inner {
             name,
             kind: request.kind,
             resume: request.resume,
+            layer: None,
         })
     }
 
@@ -262,6 +263,7 @@ impl Inner {
     async fn users_of(&self, id: TemplateId, limit: u32) -> Result<Vec<SandboxId>, Error> {
         let filter = SandboxFilter {
             template_id: Some(id),
+            of_builds: true,
             ..SandboxFilter::default()
         };
         let page = PageRequest { after: None, limit };

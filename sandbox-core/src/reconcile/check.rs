@@ -86,7 +86,11 @@ pub fn check(
         records: records.iter().map(|record| (record.id, record)).collect(),
         templates: templates.iter().map(|record| (record.id, record)).collect(),
         machines: match view.heard {
-            Heard::Report(report) => report.sandboxes.iter().map(|one| (one.id, one)).collect(),
+            // Of two with one ID the first counts, as it does for the plan.
+            Heard::Report(report) => {
+                let machines = report.sandboxes.iter().rev();
+                machines.map(|one| (one.id, one)).collect()
+            }
             Heard::Stale | Heard::Silent { .. } => BTreeMap::new(),
         },
         used: records.iter().map(|record| record.template_id).collect(),

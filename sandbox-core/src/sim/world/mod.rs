@@ -23,6 +23,7 @@
 //! what nobody may ever see.
 
 mod book;
+mod build_link;
 mod chaos;
 mod check;
 mod client;
@@ -117,6 +118,7 @@ struct World {
     clock: Arc<SimClock>,
     store: Arc<MemoryStore>,
     host: SimHost,
+    queue: SimQueue,
     /// Ends all requests that are at work on the host.
     host_died: Notify,
     config: EngineConfig,
@@ -176,6 +178,7 @@ impl World {
         Self {
             store: Arc::new(MemoryStore::new()),
             host,
+            queue: SimQueue::new(),
             host_died: Notify::new(),
             config,
             inner: Mutex::new(Inner {

@@ -1,0 +1,5 @@
+//! Build contexts.
+
+mod put;
+
+pub use put::{Destination, Put};

@@ -1,0 +1,70 @@
+//! What a step runs in.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::step::Step;
+
+/// What the steps before have set for the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Environment variables, over those that every process has.
+    pub env: BTreeMap<String, String>,
+    /// The working directory: absolute, without `.` and `..`. `/` where nothing set one. Whoever runs
+    /// a step makes it first, as root, where it is missing.
+    pub workdir: String,
+    /// The user; root where absent.
+    pub user: Option<String>,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self {
+            env: BTreeMap::new(),
+            workdir: "/".to_owned(),
+            user: None,
+        }
+    }
+}
+
+impl Scope {
+    /// What the step sets for those behind it.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Env { vars } => self.env.extend(vars.iter().cloned()),
+            Step::Workdir { path } => self.workdir = join(&self.workdir, path),
+            Step::User { name } => self.user = Some(name.clone()),
+            Step::Run { .. } | Step::Copy { .. } | Step::Start { .. } => {}
+        }
+    }
+}
+
+/// What step `index` (from 0) runs in. Behind the last step it is what the whole recipe has set.
+#[must_use]
+pub fn scope_before(steps: &[Step], index: usize) -> Scope {
+    let mut scope = Scope::default();
+    for step in steps.iter().take(index) {
+        scope.apply(step);
+    }
+    scope
+}
+
+/// A path in the guest, joined onto an absolute one where it is relative; without `.`, `..`, doubled
+/// slashes and a slash at the end. It is a text, and no file system is asked: `..` behind a symbolic
+/// link leads to where the link stands.
+#[must_use]
+pub(in crate::build) fn join(base: &str, path: &str) -> String {
+    let base = if path.starts_with('/') { "" } else { base };
+    let mut parts = Vec::new();
+    for part in base.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
