@@ -89,6 +89,7 @@ impl Server {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "redis-server"])
             .arg(&config)
+            // By this `scripts/leftovers.sh` knows it: Redis writes over its environment.
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
