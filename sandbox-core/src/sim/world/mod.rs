@@ -61,7 +61,7 @@ pub use self::{
     steps::{Fault, Step},
     weather::Directed,
 };
-use super::{Call, MemoryStore, SimClock, SimHost, Window};
+use super::{Call, MemoryStore, SimClock, SimHost, SimQueue, Window};
 use crate::{clock::Clock, engine::EngineConfig};
 
 /// The most violations that are kept of one life.
