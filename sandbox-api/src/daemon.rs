@@ -119,6 +119,7 @@ impl Daemon {
         let parts = Parts {
             store: config.database.open().await?,
             host: host.as_host(),
+            queue: Arc::clone(&queue),
             clock: Arc::new(SystemClock),
         };
         let engine_config = EngineConfig {
