@@ -14,7 +14,6 @@ use sandbox_core::{
     caller::Caller,
     engine::{Engine, EngineConfig, Parts},
     error::Error,
-    queue::Queue,
 };
 use sandbox_host::{SystemClock, daemon::KeyFileError};
 use sandbox_sdk::rpc::{Listener, Server};
@@ -30,6 +29,7 @@ use crate::{
     keyring::Keyring,
     limits::Limits,
     metrics::Metrics,
+    queue::OpenQueue,
     rpc,
     serve::{raise_open_files, serve},
     state::AppState,
@@ -98,7 +98,7 @@ pub struct Daemon {
     state: AppState,
     engine: Engine,
     host: DaemonHost,
-    queue: Arc<dyn Queue>,
+    queue: OpenQueue,
     pool_size: usize,
 }
 
@@ -165,7 +165,7 @@ impl Daemon {
             state,
             engine,
             host,
-            queue,
+            queue: OpenQueue(queue),
             pool_size: config.pool_size,
         })
     }
@@ -190,7 +190,7 @@ impl Daemon {
             state,
             engine,
             host,
-            queue,
+            queue: OpenQueue(queue),
             pool_size,
         } = self;
         let stopping = state.stopping.clone();

@@ -43,3 +43,12 @@ impl QueueChoice {
         })
     }
 }
+
+/// A queue that is open. It can be shown, and shows nothing.
+pub(crate) struct OpenQueue(pub(crate) Arc<dyn Queue>);
+
+impl std::fmt::Debug for OpenQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenQueue(..)")
+    }
+}
