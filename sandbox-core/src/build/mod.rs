@@ -4,6 +4,14 @@
 #[cfg(feature = "engine")]
 pub mod context;
 mod guest_path;
+mod health;
 pub mod recipe;
+mod record;
 
+pub use health::{Checks, HEALTHCHECK_MAX, Health, Healthcheck};
 pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};
+pub use record::{
+    BuildDetails, BuildFailure, BuildFilter, BuildLog, BuildPage, BuildPageRequest, BuildPhase,
+    BuildRecord, BuildStatus, BuildStep, CONTEXT_MAX_BYTES, LogCursor, LogEntry, LogStream,
+    StepLog, SubmitBuild,
+};

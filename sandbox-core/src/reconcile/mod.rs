@@ -58,7 +58,7 @@ use crate::{
 };
 
 pub use action::{About, Action};
-pub use check::{Breach, Rules, check};
+pub use check::{Breach, Invariant, check};
 pub use heard::{Heard, Silence};
 pub use preview::{PlannedAction, Preview};
 pub use templates::note_unknown_images;
@@ -101,7 +101,6 @@ pub fn plan(
             .chain(templates::plan_in_silence(records, templates, view, now))
             .collect(),
         Heard::Report(report) => pairs(records, &report.sandboxes)
-            .into_iter()
             .filter_map(|(record, machine)| match (record, machine) {
                 (Some(record), machine) if here(&record) => {
                     settle(record, Seen::of(record, machine.as_ref()), now)
@@ -115,29 +114,36 @@ pub fn plan(
     }
 }
 
-/// Each record with its machine, each machine without a record, by ID. Stores and hosts give both in
-/// that order, so that this is one walk along both.
+/// Each record with its machine, each machine without a record, by ID: one walk along both.
 fn pairs<'r, 'm>(
     records: &'r [SandboxRecord],
     machines: &'m [HostSandbox],
-) -> Vec<(Option<&'r SandboxRecord>, Option<&'m HostSandbox>)> {
-    let mut records: Vec<&SandboxRecord> = records.iter().collect();
-    let mut machines: Vec<&HostSandbox> = machines.iter().collect();
-    // Next to nothing where they are in order.
-    records.sort_by_key(|record| record.id);
-    machines.sort_by_key(|machine| machine.id);
-    machines.dedup_by_key(|machine| machine.id);
-    let mut pairs = Vec::with_capacity(records.len().max(machines.len()));
-    let mut machines = machines.into_iter().peekable();
-    for record in records {
-        while let Some(machine) = machines.next_if(|machine| machine.id < record.id) {
-            pairs.push((None, Some(machine)));
+) -> impl Iterator<Item = (Option<&'r SandboxRecord>, Option<&'m HostSandbox>)> {
+    let mut records = by_id(records, |record| record.id).peekable();
+    let mut machines = by_id(machines, |machine| machine.id).peekable();
+    std::iter::from_fn(move || {
+        let record_id = records.peek().map(|record| record.id);
+        let alone = |machine: &&HostSandbox| record_id.is_none_or(|record| machine.id < record);
+        if let Some(machine) = machines.next_if(alone) {
+            return Some((None, Some(machine)));
         }
-        let own = machines.next_if(|machine| machine.id == record.id);
-        pairs.push((Some(record), own));
-    }
-    pairs.extend(machines.map(|machine| (None, Some(machine))));
-    pairs
+        let record = records.next()?;
+        Some((
+            Some(record),
+            machines.next_if(|machine| machine.id == record.id),
+        ))
+    })
+}
+
+/// Items by ID, each once. Stores and hosts give them so, and then nothing is made ready.
+fn by_id<T, K: Ord>(items: &[T], id: impl Fn(&T) -> K) -> impl Iterator<Item = &T> {
+    let (in_order, mut apart) = match items.is_sorted_by(|one, next| id(one) < id(next)) {
+        true => (items, Vec::new()),
+        false => (&items[..0], items.iter().collect()),
+    };
+    apart.sort_by_key(|item| id(item));
+    apart.dedup_by_key(|item| id(item));
+    in_order.iter().chain(apart)
 }
 
 fn waited(since: Timestamp, now: Timestamp, grace: Duration) -> bool {

@@ -78,6 +78,7 @@ fn record(number: u128, state: SandboxState, doing: Doing, expires: Option<i64>)
         env: BTreeMap::new(),
         host_id: Some(host(1)),
         idempotency_key: None,
+        build_id: None,
         created_at: at(0),
         started_at: None,
         expires_at: expires.map(at),

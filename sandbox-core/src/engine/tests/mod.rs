@@ -27,7 +27,7 @@ use crate::{
     id::OperationId,
     operation::{OperationRecord, OperationStatus},
     sandbox::{CreateSandbox, OnTimeout, PageRequest, SandboxFilter, SandboxState},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
 };
 
 /// A platform in memory.
@@ -61,6 +61,7 @@ impl World {
 
     fn parts(clock: &Arc<SimClock>, store: &Arc<MemoryStore>, host: &SimHost) -> Parts {
         Parts {
+            queue: Arc::new(SimQueue::new()),
             store: store.clone(),
             host: Arc::new(host.clone()),
             clock: clock.clone(),
