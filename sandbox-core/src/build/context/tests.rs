@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
 use super::{
-    CONTEXT_ENTRIES_MAX, CONTEXT_MAX_BYTES, CONTEXT_UNPACKED_MAX_BYTES, Context, ContextError,
-    Destination, Put, SelectError, pattern,
+    CONTEXT_ENTRIES_MAX, CONTEXT_UNPACKED_MAX_BYTES, Context, ContextError, Destination, Put,
+    SelectError, pattern,
 };
+use crate::build::CONTEXT_MAX_BYTES;
 
 /// An archive in the making. Names are written as they are, also those that a tar refuses.
 struct Upload(Builder<Vec<u8>>);
@@ -398,7 +399,7 @@ fn a_small_upload_that_unpacks_to_much_is_refused() {
         encoder.write_all(&zeros).unwrap();
     }
     let bomb = encoder.finish().unwrap();
-    assert!((bomb.len() as u64) < CONTEXT_MAX_BYTES);
+    assert!(bomb.len() < CONTEXT_MAX_BYTES);
     assert_eq!(
         Context::read(bomb.into()),
         Err(ContextError::UnpackedTooLarge)
@@ -421,7 +422,7 @@ fn a_small_upload_that_unpacks_to_much_is_refused() {
         Err(ContextError::TooManyEntries)
     );
     let got = CONTEXT_MAX_BYTES + 1;
-    let large = Context::read(vec![0; usize::try_from(got).unwrap()].into());
+    let large = Context::read(vec![0; got].into());
     assert_eq!(large, Err(ContextError::TooLarge { got }));
 }
 
