@@ -4,7 +4,7 @@ use crate::{
     build::{
         BuildRecord, ContentDigest, LayerKey, Step,
         context::Context,
-        recipe::{self, scope_before},
+        recipe,
     },
     engine::{Inner, errors},
     error::Error,
