@@ -3,6 +3,7 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
+mod guest_path;
 mod health;
 pub mod recipe;
 mod record;
