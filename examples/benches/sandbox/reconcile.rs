@@ -21,7 +21,7 @@ use sandbox_core::{
     name::TemplateName,
     reconcile::{Heard, HostView, plan},
     sandbox::{OnTimeout, SandboxRecord, SandboxState},
-    sim::SimHost,
+    sim::{SimHost, SimQueue},
     size::MachineSize,
     store::{SandboxWrite, Store},
     template::MINIMAL_TEMPLATE_ID,
@@ -165,6 +165,7 @@ async fn look(folder: &Path, table: &mut Table) -> anyhow::Result<()> {
     let parts = Parts {
         store,
         host: Arc::new(host),
+        queue: Arc::new(SimQueue::new()),
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default()).await?;
