@@ -3,7 +3,10 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
+<<<<<<< HEAD
 mod follow;
+=======
+>>>>>>> main
 mod guest_path;
 mod health;
 pub mod recipe;

@@ -27,7 +27,7 @@ pub(super) struct Lease<'a> {
     /// The generation that is known to be this owner's. Whoever takes over an operation that is not
     /// to be done twice goes above it; then it is not ours any more.
     generation: u64,
-    /// What was written last, or was to be: found in the store, it is ours though nobody said so.
+    /// What was to be written last, and nobody said that it was: found in the store, it is ours.
     tried: Option<Box<SandboxRecord>>,
 }
 
@@ -179,9 +179,10 @@ impl<'a> Lease<'a> {
         match transition(&self.record, change, stamp) {
             Ok(Transition::Write(write)) => {
                 self.tried = Some(Box::new(write.record.clone()));
-                let record = write.record.clone();
                 self.inner.store.update_sandbox(*write).await?;
-                self.holds(record);
+                if let Some(written) = self.tried.take() {
+                    self.holds(*written);
+                }
                 Ok(())
             }
             Ok(Transition::Remove(removal)) => {

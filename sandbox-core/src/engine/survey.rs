@@ -52,22 +52,19 @@ impl Survey {
     pub(super) fn planned(&self, about: About) -> Planned<'_> {
         let found = match about {
             About::Sandbox(id) => {
-                let place = self.records.binary_search_by_key(&id, |record| record.id);
-                place
-                    .ok()
-                    .and_then(|place| self.records.get(place))
-                    .map(Planned::Sandbox)
+                find(&self.records, &id, |record| record.id).map(Planned::Sandbox)
             }
             About::Template(id) => {
-                let place = self.templates.binary_search_by_key(&id, |record| record.id);
-                place
-                    .ok()
-                    .and_then(|place| self.templates.get(place))
-                    .map(Planned::Template)
+                find(&self.templates, &id, |record| record.id).map(Planned::Template)
             }
         };
         found.unwrap_or(Planned::Nothing)
     }
+}
+
+fn find<'r, T, I: Ord>(by_id: &'r [T], id: &I, id_of: impl Fn(&T) -> I) -> Option<&'r T> {
+    let place = by_id.binary_search_by_key(id, id_of).ok()?;
+    by_id.get(place)
 }
 
 impl Inner {
@@ -82,7 +79,11 @@ impl Inner {
             true => Some(self.report().await),
             false => None,
         };
-        let mut templates = self.all_templates_there_are().await?;
+        let all_states = TemplateFilter {
+            all_states: true,
+            ..TemplateFilter::default()
+        };
+        let mut templates = self.templates_by(&all_states).await?;
         let mut records = self.all_records().await?;
         let report = match early {
             Some(report) => report,
@@ -209,18 +210,18 @@ impl Inner {
         }
     }
 
-    async fn all_templates_there_are(&self) -> Result<Vec<TemplateRecord>, Error> {
-        let filter = TemplateFilter {
-            all_states: true,
-            ..TemplateFilter::default()
-        };
+    /// All templates that a filter lets through.
+    pub(super) async fn templates_by(
+        &self,
+        filter: &TemplateFilter,
+    ) -> Result<Vec<TemplateRecord>, Error> {
         let mut records = Vec::new();
         let mut page = TemplatePageRequest {
             after: None,
             limit: PageRequest::LIMIT_MAX,
         };
         loop {
-            let part = self.store.list_templates(&filter, page).await;
+            let part = self.store.list_templates(filter, page).await;
             let part = part.map_err(errors::from_store)?;
             records.extend(part.items);
             match part.next {

@@ -20,9 +20,9 @@ use crate::{
     template::{TemplateRecord, TemplateState},
 };
 
-/// A rule that an action breaks.
+/// What holds of every plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rules {
+pub enum Invariant {
     /// One sandbox or template has one action at most.
     Single,
     /// An action is planned on the version that was read, of a record that was read.
@@ -50,20 +50,20 @@ pub struct Breach {
     /// What it is about.
     pub about: About,
     /// Which rule.
-    pub rule: Rules,
+    pub invariant: Invariant,
 }
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let says = match self.rule {
-            Rules::Single => "there is another action on it",
-            Rules::Version => "it was planned on a version that was not read",
-            Rules::Lease => "someone is at work on it",
-            Rules::Paused => "it is paused, and nobody wants it destroyed",
-            Rules::Grace => "its grace has not passed",
-            Rules::Heard => "its host has not said so",
-            Rules::Table => "the transition table does not allow it",
-            Rules::Used => "it can be used, or is",
+        let says = match self.invariant {
+            Invariant::Single => "there is another action on it",
+            Invariant::Version => "it was planned on a version that was not read",
+            Invariant::Lease => "someone is at work on it",
+            Invariant::Paused => "it is paused, and nobody wants it destroyed",
+            Invariant::Grace => "its grace has not passed",
+            Invariant::Heard => "its host has not said so",
+            Invariant::Table => "the transition table does not allow it",
+            Invariant::Used => "it can be used, or is",
         };
         write!(f, "{}: {says}", self.about)
     }
@@ -102,12 +102,12 @@ pub fn check(
         let about = action.about();
         let mut broken = known.broken(action, view);
         if !seen.insert(about) {
-            broken.insert(Rules::Single);
+            broken.insert(Invariant::Single);
         }
-        breaches.extend(broken.into_iter().map(|rule| Breach {
+        breaches.extend(broken.into_iter().map(|invariant| Breach {
             action: number,
             about,
-            rule,
+            invariant,
         }));
     }
     breaches
@@ -122,31 +122,32 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn broken(&self, action: &Action, view: &HostView<'_>) -> BTreeSet<Rules> {
+    fn broken(&self, action: &Action, view: &HostView<'_>) -> BTreeSet<Invariant> {
         let mut broken = BTreeSet::new();
+        let has_grace = |since: Option<&Timestamp>| {
+            !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace))
+        };
         if !heard_enough(action, view.heard) {
-            broken.insert(Rules::Heard);
+            broken.insert(Invariant::Heard);
         }
         match action.about() {
             About::Sandbox(id) => match (self.records.get(&id), action.version()) {
                 (None, None) => {
-                    let since = view.unknown_since.get(&id);
-                    if !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace)) {
-                        broken.insert(Rules::Grace);
+                    if has_grace(view.unknown_since.get(&id)) {
+                        broken.insert(Invariant::Grace);
                     }
                 }
                 (Some(record), Some(version)) if record.version == version => {
                     broken.extend(self.on_record(action, record));
                 }
                 _ => {
-                    broken.insert(Rules::Version);
+                    broken.insert(Invariant::Version);
                 }
             },
             About::Template(id) => match (self.templates.get(&id), action.version()) {
                 (None, None) => {
-                    let since = view.unknown_images_since.get(&id);
-                    if !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace)) {
-                        broken.insert(Rules::Grace);
+                    if has_grace(view.unknown_images_since.get(&id)) {
+                        broken.insert(Invariant::Grace);
                     }
                 }
                 (Some(record), Some(version)) if record.version == version => {
@@ -155,27 +156,27 @@ impl Known<'_> {
                         _ => record.state == TemplateState::Deleting && !self.used.contains(&id),
                     };
                     if !legal {
-                        broken.insert(Rules::Used);
+                        broken.insert(Invariant::Used);
                     }
                     let own = record.operation.as_ref();
                     if record.origin.is_none() && own.is_some_and(|own| own.lease_until > self.now)
                     {
-                        broken.insert(Rules::Lease);
+                        broken.insert(Invariant::Lease);
                     }
                 }
                 _ => {
-                    broken.insert(Rules::Version);
+                    broken.insert(Invariant::Version);
                 }
             },
         }
         broken
     }
 
-    fn on_record(&self, action: &Action, record: &SandboxRecord) -> BTreeSet<Rules> {
+    fn on_record(&self, action: &Action, record: &SandboxRecord) -> BTreeSet<Invariant> {
         let mut broken = BTreeSet::new();
         let operation = record.operation.as_ref();
         if operation.is_some_and(|operation| operation.lease_until > self.now) {
-            broken.insert(Rules::Lease);
+            broken.insert(Invariant::Lease);
         }
         let machine = self.machines.get(&record.id);
         let paused = machine.is_some_and(|machine| {
@@ -190,7 +191,7 @@ impl Known<'_> {
                 )
             });
         if paused && kept && destroys(action) {
-            broken.insert(Rules::Paused);
+            broken.insert(Invariant::Paused);
         }
         let kind = operation.map(|operation| operation.kind);
         let legal = event(action).is_none_or(|event| {
@@ -200,7 +201,7 @@ impl Known<'_> {
             )
         });
         if !legal {
-            broken.insert(Rules::Table);
+            broken.insert(Invariant::Table);
         }
         broken
     }
@@ -256,12 +257,7 @@ const fn event(action: &Action) -> Option<Event> {
         Action::RedoDestroy { .. } => Event::ExtendLease,
         Action::Expire { .. } => Event::BeginDestroy,
         Action::PauseUnused { .. } => Event::BeginPause,
-        Action::SettleOperation { standing, .. } => match standing {
-            Standing::Running => Event::EndedRunning,
-            Standing::Paused => Event::EndedPaused,
-            Standing::Stopped { .. } => Event::EndedStopped,
-            Standing::Unknown { .. } => Event::EndedMissing,
-        },
+        Action::SettleOperation { standing, .. } => standing.end(),
         Action::CleanUp { .. }
         | Action::DestroyUnknown { .. }
         | Action::GiveUpTemplate { .. }

@@ -58,7 +58,7 @@ use crate::{
 };
 
 pub use action::{About, Action};
-pub use check::{Breach, Rules, check};
+pub use check::{Breach, Invariant, check};
 pub use heard::{Heard, Silence};
 pub use preview::{PlannedAction, Preview};
 pub use templates::note_unknown_images;
