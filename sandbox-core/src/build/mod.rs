@@ -3,10 +3,7 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
-<<<<<<< HEAD
 mod follow;
-=======
->>>>>>> main
 mod guest_path;
 mod health;
 pub mod recipe;
