@@ -1,4 +1,4 @@
-//! What it keeps of template builds, which belong to no operation.
+//! Template builds in a store that fails.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,11 +16,11 @@ use super::FailingStore;
 #[async_trait]
 impl BuildStore for FailingStore {
     async fn insert_build(&self, write: BuildWrite) -> Result<(), StoreError> {
-        self.beside(self.records.insert_build(write)).await
+        self.write(self.records.insert_build(write)).await
     }
 
     async fn update_build(&self, write: BuildWrite) -> Result<(), StoreError> {
-        self.beside(self.records.update_build(write)).await
+        self.write(self.records.update_build(write)).await
     }
 
     async fn build(&self, id: BuildId) -> Result<Option<BuildRecord>, StoreError> {
@@ -32,8 +32,8 @@ impl BuildStore for FailingStore {
         team: TeamId,
         key: &str,
     ) -> Result<Option<BuildRecord>, StoreError> {
-        let found = self.records.build_by_idempotency_key(team, key);
-        self.read(found).await
+        self.read(self.records.build_by_idempotency_key(team, key))
+            .await
     }
 
     async fn list_builds(
@@ -53,8 +53,7 @@ impl BuildStore for FailingStore {
         id: BuildId,
         entries: Vec<LogEntry>,
     ) -> Result<(), StoreError> {
-        self.beside(self.records.append_build_log(id, entries))
-            .await
+        self.write(self.records.append_build_log(id, entries)).await
     }
 
     async fn build_log(
@@ -68,7 +67,7 @@ impl BuildStore for FailingStore {
     }
 
     async fn put_context(&self, name: &str, data: Bytes, at: Timestamp) -> Result<(), StoreError> {
-        self.beside(self.records.put_context(name, data, at)).await
+        self.write(self.records.put_context(name, data, at)).await
     }
 
     async fn context(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
@@ -85,7 +84,7 @@ impl BuildStore for FailingStore {
     }
 
     async fn remove_builds_finished_before(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let removed = self.records.remove_builds_finished_before(before);
-        self.beside(removed).await
+        self.beside(self.records.remove_builds_finished_before(before))
+            .await
     }
 }

@@ -136,7 +136,10 @@ impl Build {
             return Err(BuildError::of(self.get().await?));
         }
         let Some(made) = record.template_id else {
-            let words = format!("the build {} has made something that is no template", self.id);
+            let words = format!(
+                "the build {} has made something that is no template",
+                self.id
+            );
             return Err(Error::Internal(words).into());
         };
         let record = self.api.template(&made.to_string()).await?;

@@ -167,9 +167,8 @@ impl<'c> BuildTemplate<'c> {
     /// else makes no sense; [`Error::TemplateNotFound`] for the base; [`Error::Forbidden`] for anyone
     /// but an administrator.
     pub async fn submit(self) -> Result<Build> {
-        let bad = |error: &dyn std::fmt::Display| {
-            Error::InvalidRequest(format!("the recipe: {error}"))
-        };
+        let bad =
+            |error: &dyn std::fmt::Display| Error::InvalidRequest(format!("the recipe: {error}"));
         let (mut base, mut check) = (None, None);
         let recipe = match self.recipe {
             Given::List(entries) => Recipe::parse_list(&entries).map_err(|error| bad(&error))?,
@@ -184,7 +183,9 @@ impl<'c> BuildTemplate<'c> {
         let api = Arc::clone(&self.client.api);
         let copies = |step: &Step| matches!(step, Step::Copy { .. });
         let context = match self.context {
-            Some(context) if recipe.steps.iter().any(copies) => Some(context.uploaded(&*api).await?),
+            Some(context) if recipe.steps.iter().any(copies) => {
+                Some(context.uploaded(&*api).await?)
+            }
             _ => None,
         };
         let record = api
