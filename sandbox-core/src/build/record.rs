@@ -374,6 +374,8 @@ pub struct StepLog {
 pub struct BuildLog {
     /// How the build stands.
     pub record: BuildRecord,
+    /// The steps of its last attempt, as they stood before the log was read.
+    pub steps: Vec<BuildStep>,
     /// What follows the cursor that was asked for.
     pub entries: Vec<LogEntry>,
     /// Whether nothing follows any more.
