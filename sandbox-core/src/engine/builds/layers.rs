@@ -1,11 +1,7 @@
 //! What earlier builds left behind that this one can start from.
 
 use crate::{
-    build::{
-        BuildRecord, ContentDigest, LayerKey, Step,
-        context::Context,
-        recipe,
-    },
+    build::{BuildRecord, ContentDigest, LayerKey, Step, context::Context, recipe},
     engine::{Inner, errors},
     error::Error,
     lifecycle::touch_layer,
