@@ -77,7 +77,7 @@ impl World {
             self.violated(|| format!("{told:?} was told of {build:?}"));
         }
         let blamed = build.failure.as_ref().is_some_and(|failure| {
-            failure.step.is_some() && !failure.message.contains("the build took longer")
+            failure.step.is_some() && failure.error_id.is_none() && !failure.message.contains("the build took longer")
         });
         let disputed = !build.name.as_str().starts_with(BUILT);
         match nature(build) {
