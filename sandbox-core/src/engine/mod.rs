@@ -136,6 +136,7 @@ impl Engine {
         let engine = Self::assemble(parts, config).await?;
         engine.inner.ensure_minimal().await?;
         engine.inner.recover().await?;
+        engine.inner.start_builders()?;
         let inner = Arc::clone(&engine.inner);
         engine
             .inner
@@ -184,6 +185,12 @@ impl Engine {
     pub async fn shutdown(&self) -> bool {
         let inner = &self.inner;
         inner.stop.send_replace(true);
+        // Builds are handed back, and their sandboxes begin to go, while there can be new tasks.
+        tokio::select! {
+            biased;
+            () = inner.builders_gone() => {}
+            () = inner.clock.sleep(inner.config.shutdown_timeout / 2) => {}
+        }
         inner.tasks.close();
         tokio::select! {
             biased;

@@ -61,14 +61,7 @@ impl Engine {
         new: NewSnapshot,
         actor: &Actor,
     ) -> Result<TemplateRecord, Error> {
-        let inner = &self.inner;
-        let (sandbox, template, name) = (new.sandbox_id, new.template_id, new.name.clone());
-        let start = inner.start_snapshot(new, actor).await?;
-        let bound = inner.config.snapshot_timeout;
-        inner.outcome_of(sandbox, start, bound).await?;
-        let made = inner.store.template(template).await;
-        made.map_err(errors::from_store)?
-            .ok_or_else(|| Error::TemplateNotFound(name.to_string()))
+        self.inner.snapshot(new, actor).await
     }
 
     /// Like [`snapshot`](Self::snapshot), without waiting.
@@ -87,6 +80,21 @@ impl Engine {
 }
 
 impl Inner {
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        new: NewSnapshot,
+        actor: &Actor,
+    ) -> Result<TemplateRecord, Error> {
+        let inner = self;
+        let (sandbox, template, name) = (new.sandbox_id, new.template_id, new.name.clone());
+        let start = inner.start_snapshot(new, actor).await?;
+        let bound = inner.config.snapshot_timeout;
+        inner.outcome_of(sandbox, start, bound).await?;
+        let made = inner.store.template(template).await;
+        made.map_err(errors::from_store)?
+            .ok_or_else(|| Error::TemplateNotFound(name.to_string()))
+    }
+
     async fn start_snapshot(
         self: &Arc<Self>,
         new: NewSnapshot,

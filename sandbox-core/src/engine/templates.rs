@@ -241,22 +241,10 @@ impl Inner {
             all_states: true,
             ..TemplateFilter::default()
         };
-        let mut page = TemplatePageRequest {
-            after: None,
-            limit: PageRequest::LIMIT_MAX,
-        };
-        loop {
-            let part = self.store.list_templates(&filter, page).await;
-            let part = part.map_err(errors::from_store)?;
-            let holds = |record: &TemplateRecord| record.state != TemplateState::Deleting;
-            if part.items.iter().any(holds) {
-                return Ok(true);
-            }
-            page.after = part.next;
-            if page.after.is_none() {
-                return Ok(false);
-            }
-        }
+        let found = self.templates_by(&filter).await?;
+        Ok(found
+            .iter()
+            .any(|record| record.state != TemplateState::Deleting))
     }
 
     /// Sandboxes that were started from a template and are there.

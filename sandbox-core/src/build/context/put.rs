@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::build::recipe::join;
+use crate::build::guest_path::{join, says_dir};
 
 /// Where a `COPY` puts things.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +35,6 @@ impl Destination {
             (path, name) => format!("{path}/{name}"),
         }
     }
-}
-
-/// Whether a destination can only be a directory, by the way it is written.
-pub(in crate::build) fn says_dir(dest: &str) -> bool {
-    matches!(dest.rsplit('/').next(), None | Some("" | "." | ".."))
 }
 
 /// One thing to put into the guest. Parents that are missing are made by whoever puts it, with mode

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::step::Step;
+use crate::build::guest_path::join;
 
 /// What the steps before have set for the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,23 +49,4 @@ pub fn scope_before(steps: &[Step], index: usize) -> Scope {
         scope.apply(step);
     }
     scope
-}
-
-/// A path in the guest, joined onto an absolute one where it is relative; without `.`, `..`, doubled
-/// slashes and a slash at the end. It is a text, and no file system is asked: `..` behind a symbolic
-/// link leads to where the link stands.
-#[must_use]
-pub(in crate::build) fn join(base: &str, path: &str) -> String {
-    let base = if path.starts_with('/') { "" } else { base };
-    let mut parts = Vec::new();
-    for part in base.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }

@@ -14,9 +14,18 @@
 //! it any more. The template becomes visible in the same write in which its build succeeds.
 
 mod api;
+mod care;
+mod command;
+mod copy;
+mod hold;
+mod layers;
+mod log;
 mod program;
+mod publish;
 mod read;
+mod run;
 mod submit;
+mod worker;
 
 use std::{
     collections::BTreeMap,
