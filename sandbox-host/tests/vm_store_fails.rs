@@ -20,6 +20,7 @@ use sandbox_core::{
     id::SandboxId,
     process::ProcessSpec,
     sandbox::{CreateSandbox, SandboxState},
+    sim::SimQueue,
     store::Store,
     template::{
         MINIMAL_TEMPLATE_ID, SnapshotRequest, TemplateFilter, TemplateKind, TemplatePageRequest,
@@ -51,6 +52,7 @@ impl Test {
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             host: Arc::new(vm.host.clone()),
+            queue: Arc::new(SimQueue::new()),
             clock: Arc::new(SystemClock),
         };
         // All patience is short, so that the reconciler takes over within the test.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::HealthcheckText;
+
 /// How a build's result is found healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +77,34 @@ impl Healthcheck {
         }
         Health::Again {
             after: Duration::from_secs(self.interval_sec.into()),
+        }
+    }
+}
+
+/// A shell line, and the defaults.
+impl From<&str> for Healthcheck {
+    fn from(cmd: &str) -> Self {
+        Self::new(cmd)
+    }
+}
+
+/// A shell line, and the defaults.
+impl From<String> for Healthcheck {
+    fn from(cmd: String) -> Self {
+        Self::new(cmd)
+    }
+}
+
+/// The defaults for what a recipe leaves open.
+impl From<HealthcheckText> for Healthcheck {
+    fn from(text: HealthcheckText) -> Self {
+        let default = Self::new(text.cmd);
+        Self {
+            interval_sec: text.interval_sec.unwrap_or(default.interval_sec),
+            timeout_sec: text.timeout_sec.unwrap_or(default.timeout_sec),
+            start_period_sec: text.start_period_sec.unwrap_or(default.start_period_sec),
+            retries: text.retries.unwrap_or(default.retries),
+            cmd: default.cmd,
         }
     }
 }

@@ -3,11 +3,13 @@
 
 #[cfg(feature = "engine")]
 pub mod context;
+mod follow;
 mod guest_path;
 mod health;
 pub mod recipe;
 mod record;
 
+pub use follow::{BuildEvent, Follower};
 pub use health::{Checks, HEALTHCHECK_MAX, Health, Healthcheck};
 pub use recipe::{ContentDigest, LayerKey, Recipe, Scope, Step};
 pub use record::{

@@ -65,6 +65,9 @@ pub trait BuildStore: Send + Sync {
 
     /// Adds pieces to a build's log. One whose cursor is there already is left as it is, so that this
     /// can be done again.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the build is gone.
     async fn append_build_log(&self, id: BuildId, entries: Vec<LogEntry>)
     -> Result<(), StoreError>;
 

@@ -74,7 +74,8 @@ pub enum RedisOpenError {
 
 /// A [`Queue`] on a Redis server (6 or newer), for any number of processes.
 ///
-/// While the server is away [`Queue::next`] goes on trying, and [`Queue::announce`] fails within
+/// While the server is away [`Queue::next`] goes on trying; where it has fallen silent, a patience of
+/// less than four seconds may be overdrawn by one. [`Queue::announce`] fails within
 /// [`RedisSettings::command_timeout`]; when it is back, both work again by themselves.
 #[derive(Clone)]
 pub struct RedisQueue {
@@ -101,6 +102,14 @@ struct Shared {
 }
 
 impl RedisQueue {
+    /// Looks at a URL without using it.
+    ///
+    /// # Errors
+    /// What makes no sense in it.
+    pub fn check_url(url: &str) -> Result<(), RedisUrlError> {
+        Address::of(url).map(drop)
+    }
+
     /// Opens the queue on the server that this URL names, with default settings.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ mod tree;
 use bytes::Bytes;
 
 pub use error::{ContextError, SelectError};
+pub use pattern::matches as name_matches;
 pub use put::{Destination, Put};
 
 use self::tree::Tree;

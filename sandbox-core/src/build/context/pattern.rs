@@ -7,7 +7,8 @@ pub(super) fn has_wildcard(part: &str) -> bool {
 }
 
 /// Whether a name is like a pattern. A set that is never closed matches nothing.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
     let (mut p, mut n) = (0, 0);

@@ -4,7 +4,7 @@ use crate::{
     build::{
         BuildRecord, ContentDigest, LayerKey, Step,
         context::Context,
-        recipe::{self, scope_before},
+        recipe,
     },
     engine::{Inner, errors},
     error::Error,
@@ -64,11 +64,6 @@ pub(super) fn leaves_a_layer(step: &Step) -> bool {
 /// Whether a step comes behind all that change the disk.
 pub(super) fn is_last_layer(steps: &[Step], place: usize) -> bool {
     steps.iter().rposition(leaves_a_layer) == Some(place)
-}
-
-/// The environment that a recipe sets, for those who start from its template.
-pub(super) fn lasting_env(steps: &[Step]) -> std::collections::BTreeMap<String, String> {
-    scope_before(steps, steps.len()).env
 }
 
 impl Inner {

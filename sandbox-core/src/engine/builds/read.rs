@@ -117,12 +117,15 @@ impl Engine {
             let mut news = inner.builds.news();
             // The record first: what is written before a build ends is there when it says so.
             let record = inner.build_record(id).await?;
+            let steps = inner.store.build_steps(id, record.attempt).await;
+            let steps = steps.map_err(errors::from_store)?;
             let entries = inner.store.build_log(id, after, LOG_PIECE_BYTES).await;
             let entries = entries.map_err(errors::from_store)?;
             let ended = record.status.ended() && entries.is_empty();
             if ended || !entries.is_empty() || left.is_zero() || inner.stopping() {
                 return Ok(BuildLog {
                     record,
+                    steps,
                     entries,
                     ended,
                 });

@@ -139,6 +139,9 @@ impl BuildStore for MemoryStore {
         entries: Vec<LogEntry>,
     ) -> Result<(), StoreError> {
         self.write(|tables| {
+            if !entries.is_empty() && !tables.builds.contains_key(&id) {
+                return Err(StoreError::Conflict);
+            }
             for entry in entries {
                 tables.build_log.entry((id, entry.cursor)).or_insert(entry);
             }

@@ -192,9 +192,11 @@ impl Links {
         }
     }
 
-    /// A command failed on it.
+    /// A command failed on it, which ends it.
     pub(super) fn failed(&self, link: Link, error: &Error) -> Trouble {
-        if !link.kept {
+        let is_new = !link.kept;
+        drop(link);
+        if is_new {
             self.back_off();
         }
         self.trouble(error)

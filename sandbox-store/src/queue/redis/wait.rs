@@ -28,9 +28,10 @@ use super::{
 
 /// Less patience than this is none: the server is asked once.
 const WAIT_MIN: Duration = Duration::from_millis(40);
-/// How much sooner than the caller the server's patience ends, at most: so that an answer that
-/// nothing came is told from no answer.
-const MARGIN_MAX: Duration = Duration::from_millis(500);
+/// How long the server may take to say that nothing came, so that this is told from no answer at all.
+/// It looks at the clock ten times a second. The caller's patience ends so much later than the
+/// server's; where there is too little of it, the call does.
+const MARGIN: Duration = Duration::from_secs(1);
 /// How often a server is told to end a wait, since that may be overtaken by the wait itself.
 const UNBLOCK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -141,7 +142,8 @@ async fn pop(
     if patience < WAIT_MIN {
         return pop_at_once(shared, link).await;
     }
-    let server_patience = patience - (patience / 4).min(MARGIN_MAX);
+    let server_patience = patience - (patience / 4).min(MARGIN);
+    let answer_by = Instant::now() + server_patience + MARGIN;
     let client = link.client().clone();
     let reply = async {
         let reply: Result<(String, String), Error> = client
@@ -157,7 +159,7 @@ async fn pop(
     let mut reply = pin!(reply);
     let given_up = tokio::select! {
         biased;
-        reply = timeout_at(deadline, &mut reply) => {
+        reply = timeout_at(answer_by, &mut reply) => {
             let Ok(reply) = reply else {
                 shared.links.hung(link);
                 return Popped::Failed(Trouble(shared.links.no_answer()));
