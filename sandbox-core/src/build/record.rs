@@ -131,7 +131,7 @@ pub struct BuildRecord {
     pub attempt: u32,
     /// How many of those attempts were broken off by whoever ran them, and do not count.
     pub handed_back: u32,
-    /// Until when its worker is believed to be at work.
+    /// Until when its worker is believed to be at work; of one that waits, until when it does.
     pub lease_until: Option<Timestamp>,
     /// The sandbox of the attempt at work.
     pub sandbox_id: Option<SandboxId>,

@@ -12,7 +12,6 @@ use crate::{
     operation::OperationStatus,
     sandbox::SandboxRecord,
     store::{SandboxWrite, StoreError},
-    template::MINIMAL_TEMPLATE_ID,
 };
 
 /// Repetitions of a write that lost to another one, or whose reply was lost.
@@ -134,11 +133,9 @@ impl<'a> Lease<'a> {
             Err(other) => return Err(other),
         }
         self.inner.admissions.forget(self.record.id);
-        let left_a_template = matches!(change, Change::DestroySucceeded)
-            && self.record.template_id != MINIMAL_TEMPLATE_ID;
-        if self.record.expires_at.is_some() || left_a_template {
-            self.inner.nudge.notify_one();
-        }
+        // While it was in flight a round has left the sandbox alone, and may have seen what its machine
+        // came to since. There may be a deadline by now, too, or a template without users.
+        self.inner.nudge.notify_one();
         Ok(self.record.clone())
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    build::{BuildRecord, BuildStatus},
     clock::Timestamp,
     engine::{Inner, background::Memory, errors, later, repair::Planned},
     error::Error,
@@ -43,6 +44,8 @@ pub(super) struct Survey {
     pub(super) records: Vec<SandboxRecord>,
     /// By ID.
     pub(super) templates: Vec<TemplateRecord>,
+    /// Those that have not ended, by ID.
+    pub(super) builds: Vec<BuildRecord>,
     pub(super) word: Word,
     pub(super) now: Timestamp,
 }
@@ -57,6 +60,7 @@ impl Survey {
             About::Template(id) => {
                 find(&self.templates, &id, |record| record.id).map(Planned::Template)
             }
+            About::Build(id) => find(&self.builds, &id, |record| record.id).map(Planned::Build),
         };
         found.unwrap_or(Planned::Nothing)
     }
@@ -74,7 +78,7 @@ impl Inner {
         memory: &mut Memory,
         disown: bool,
     ) -> Result<Survey, Error> {
-        // Templates, sandboxes, the host, in this order: see `reconcile`.
+        // Templates, sandboxes, builds, the host, in this order: see `reconcile`.
         let early = match planted(Bug::HostBeforeStore) {
             true => Some(self.report().await),
             false => None,
@@ -85,6 +89,7 @@ impl Inner {
         };
         let mut templates = self.templates_by(&all_states).await?;
         let mut records = self.all_records().await?;
+        let mut builds = self.unended_builds().await?;
         let report = match early {
             Some(report) => report,
             None => self.report().await,
@@ -95,6 +100,14 @@ impl Inner {
         self.note_owners(operations, disown, now);
         let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
         self.note_owners(operations, disown, now);
+        for build in &mut builds {
+            if self.builds.has(build.id) {
+                let ours = later(now, self.config.lease);
+                build.lease_until = build.lease_until.map(|until| until.max(ours));
+            } else if disown && build.status == BuildStatus::Running {
+                build.lease_until = build.lease_until.map(|until| until.min(now));
+            }
+        }
         if planted(Bug::NoPreMark) {
             records.iter_mut().for_each(planted::without_mark);
         }
@@ -110,6 +123,7 @@ impl Inner {
         Ok(Survey {
             records,
             templates,
+            builds,
             word,
             now,
         })

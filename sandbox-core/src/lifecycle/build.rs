@@ -89,6 +89,7 @@ pub fn hand_back(
     record: &BuildRecord,
     failure: BuildFailure,
     counts: bool,
+    waits_until: Timestamp,
     stamp: Stamp,
 ) -> BuildWrite {
     if counts && record.attempt.saturating_sub(record.handed_back) >= ATTEMPTS_MAX {
@@ -97,13 +98,35 @@ pub fn hand_back(
     let (mut next, stamp) = following(record, stamp);
     next.status = BuildStatus::Pending;
     next.sandbox_id = None;
-    next.lease_until = None;
+    next.lease_until = Some(waits_until);
     next.current_step = 0;
     // The attempt's number stays taken: pieces of the log have it in their places.
     if !counts {
         next.handed_back += 1;
     }
     told(next, "build.retry", &failure.message, stamp)
+}
+
+/// The write that settles a build which nobody works on, or has begun in time.
+#[must_use]
+pub fn abandon(record: &BuildRecord, waits_until: Timestamp, stamp: Stamp) -> BuildWrite {
+    let failed = |message: &str| BuildFailure {
+        message: message.to_owned(),
+        step: None,
+        error_id: None,
+    };
+    match record.status {
+        BuildStatus::Running => {
+            let died = failed("the platform stopped while it was built");
+            hand_back(record, died, true, waits_until, stamp)
+        }
+        _ => fail(
+            record,
+            failed("no worker began it in time"),
+            Vec::new(),
+            stamp,
+        ),
+    }
 }
 
 /// The write that ends a build without a template.

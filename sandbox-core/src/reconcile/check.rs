@@ -9,11 +9,12 @@ use std::{
     fmt,
 };
 
-use super::{About, Action, Heard, HostView, waited};
+use super::{About, Action, Heard, HostView, Records, waited};
 use crate::{
+    build::BuildRecord,
     clock::Timestamp,
     host::{HostSandbox, HostSandboxState},
-    id::{SandboxId, TemplateId},
+    id::{BuildId, SandboxId, TemplateId},
     lifecycle::{Event, Rule, Standing, rule},
     operation::OperationKind,
     sandbox::{SandboxRecord, SandboxState},
@@ -72,8 +73,7 @@ impl fmt::Display for Breach {
 /// What of a plan breaks a rule. The arguments are those of [`plan`](super::plan), and its answer.
 #[must_use]
 pub fn check(
-    records: &[SandboxRecord],
-    templates: &[TemplateRecord],
+    records: Records<'_>,
     view: &HostView<'_>,
     now: Timestamp,
     actions: &[Action],
@@ -83,8 +83,21 @@ pub fn check(
         return Vec::new();
     }
     let known = Known {
-        records: records.iter().map(|record| (record.id, record)).collect(),
-        templates: templates.iter().map(|record| (record.id, record)).collect(),
+        records: records
+            .sandboxes
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
+        builds: records
+            .builds
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
+        templates: records
+            .templates
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
         machines: match view.heard {
             // Of two with one ID the first counts, as it does for the plan.
             Heard::Report(report) => {
@@ -93,7 +106,11 @@ pub fn check(
             }
             Heard::Stale | Heard::Silent { .. } => BTreeMap::new(),
         },
-        used: records.iter().map(|record| record.template_id).collect(),
+        used: records
+            .sandboxes
+            .iter()
+            .map(|record| record.template_id)
+            .collect(),
         now,
     };
     let mut seen = BTreeSet::new();
@@ -114,6 +131,7 @@ pub fn check(
 }
 
 struct Known<'a> {
+    builds: BTreeMap<BuildId, &'a BuildRecord>,
     records: BTreeMap<SandboxId, &'a SandboxRecord>,
     templates: BTreeMap<TemplateId, &'a TemplateRecord>,
     machines: BTreeMap<SandboxId, &'a HostSandbox>,
@@ -153,6 +171,7 @@ impl Known<'_> {
                 (Some(record), Some(version)) if record.version == version => {
                     let legal = match action {
                         Action::GiveUpTemplate { .. } => record.state == TemplateState::Making,
+                        Action::ForgetLayer { .. } => record.state == TemplateState::Layer,
                         _ => record.state == TemplateState::Deleting && !self.used.contains(&id),
                     };
                     if !legal {
@@ -162,6 +181,19 @@ impl Known<'_> {
                     if record.origin.is_none() && own.is_some_and(|own| own.lease_until > self.now)
                     {
                         broken.insert(Invariant::Lease);
+                    }
+                }
+                _ => {
+                    broken.insert(Invariant::Version);
+                }
+            },
+            About::Build(id) => match (self.builds.get(&id), action.version()) {
+                (Some(build), Some(version)) if build.version == version => {
+                    if build.lease_until.is_some_and(|until| until > self.now) {
+                        broken.insert(Invariant::Lease);
+                    }
+                    if build.status.ended() {
+                        broken.insert(Invariant::Table);
                     }
                 }
                 _ => {
@@ -190,6 +222,12 @@ impl Known<'_> {
                     OperationKind::Create | OperationKind::Destroy
                 )
             });
+        let is_worked_in = || self.builds.values().any(|build| build.works_in(record.id));
+        if matches!(action, Action::EndBuildSandbox { .. })
+            && (record.build_id.is_none() || is_worked_in())
+        {
+            broken.insert(Invariant::Used);
+        }
         if paused && kept && destroys(action) {
             broken.insert(Invariant::Paused);
         }
@@ -241,6 +279,8 @@ const fn heard_enough(action: &Action, heard: Heard<'_>) -> bool {
                 | Action::RedoDestroy { .. }
                 | Action::UndoCreate { .. }
                 | Action::GiveUpTemplate { .. }
+                | Action::EndBuild { .. }
+                | Action::ForgetLayer { .. }
         ),
     }
 }
@@ -255,13 +295,15 @@ const fn event(action: &Action) -> Option<Event> {
         Action::CompleteCreate { .. } => Event::CreateSucceeded,
         Action::UndoCreate { .. } => Event::CreateUndone,
         Action::RedoDestroy { .. } => Event::ExtendLease,
-        Action::Expire { .. } => Event::BeginDestroy,
+        Action::Expire { .. } | Action::EndBuildSandbox { .. } => Event::BeginDestroy,
         Action::PauseUnused { .. } => Event::BeginPause,
         Action::SettleOperation { standing, .. } => standing.end(),
         Action::CleanUp { .. }
         | Action::DestroyUnknown { .. }
         | Action::GiveUpTemplate { .. }
         | Action::FreeTemplate { .. }
+        | Action::EndBuild { .. }
+        | Action::ForgetLayer { .. }
         | Action::DeleteUnknownImage { .. } => return None,
     })
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a context, or with what a step wants of it.
 
-use super::{CONTEXT_ENTRIES_MAX, CONTEXT_MAX_BYTES, CONTEXT_UNPACKED_MAX_BYTES};
+use super::{CONTEXT_ENTRIES_MAX, CONTEXT_UNPACKED_MAX_BYTES};
+use crate::build::CONTEXT_MAX_BYTES;
 
 /// Why an upload can't be a build context. Nothing of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +14,7 @@ pub enum ContextError {
     )]
     TooLarge {
         /// How large it is, in bytes.
-        got: u64,
+        got: usize,
     },
     /// It is too large when it is unpacked.
     #[error(

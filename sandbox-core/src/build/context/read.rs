@@ -7,10 +7,11 @@ use flate2::bufread::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
 use super::{
-    CONTEXT_ENTRIES_MAX, CONTEXT_MAX_BYTES, CONTEXT_UNPACKED_MAX_BYTES,
+    CONTEXT_ENTRIES_MAX, CONTEXT_UNPACKED_MAX_BYTES,
     error::{ContextError, shown},
     tree::{Node, Tree},
 };
+use crate::build::CONTEXT_MAX_BYTES;
 
 /// The longest path and link target, in bytes.
 const PATH_BYTES_MAX: usize = 4095;
@@ -18,7 +19,7 @@ const PATH_BYTES_MAX: usize = 4095;
 const NAME_BYTES_MAX: usize = 255;
 
 pub(super) fn read(upload: Bytes) -> Result<Tree, ContextError> {
-    let got = upload.len() as u64;
+    let got = upload.len();
     if got > CONTEXT_MAX_BYTES {
         return Err(ContextError::TooLarge { got });
     }

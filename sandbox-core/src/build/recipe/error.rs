@@ -150,9 +150,9 @@ pub enum RecipeProblem {
     /// Linux ends texts at such a byte.
     #[error("there is a NUL byte here, which no command, path or variable can hold; remove it")]
     NulByte,
-    /// Something must follow the instruction.
-    #[error("{instruction} is incomplete; write it like `{example}`")]
-    Incomplete {
+    /// Something is missing behind the instruction, or too much.
+    #[error("this is not how {instruction} is written; write it like `{example}`")]
+    Malformed {
         /// Which instruction.
         instruction: &'static str,
         /// How a whole one looks.
@@ -207,7 +207,7 @@ pub enum RecipeProblem {
         max: u32,
     },
     /// A number that can't be read, or is out of bounds.
-    #[error("`{text}` is no number from {min} to {max}")]
+    #[error("`{text}` can't be used here; write a number from {min} to {max}")]
     BadNumber {
         /// What was given.
         text: String,
@@ -240,7 +240,7 @@ pub enum RecipeProblem {
         name: String,
     },
     /// `${NAME:?message}` of a variable that nothing defines.
-    #[error("`{name}` must be defined: {message}")]
+    #[error("this recipe wants `{name}` to be defined by an ENV or ARG above: {message}")]
     RequiredVariable {
         /// Its name.
         name: String,

@@ -26,9 +26,11 @@ pub(super) enum Next {
 }
 
 pub(super) fn next_option(cursor: &mut Cursor<'_>, vars: &Variables) -> Result<Next, Fault> {
-    cursor.skip_blanks();
-    let at = cursor.pos();
-    if !cursor.starts_with("--") {
+    let mut ahead = cursor.clone();
+    ahead.skip_between_words();
+    let at = ahead.pos();
+    if !ahead.starts_with("--") {
+        cursor.skip_blanks();
         return Ok(Next::Arguments);
     }
     let Some(Text { text, .. }) = next_word(cursor, vars)? else {

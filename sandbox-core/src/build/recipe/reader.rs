@@ -173,7 +173,7 @@ impl Reader {
         let command = self.command(at, "RUN", example, args, verbatim)?;
         let command = command.into_line();
         if command.is_empty() {
-            return incomplete(at, "RUN", example);
+            return malformed(at, "RUN", example);
         }
         Ok(Step::Run {
             command,
@@ -202,7 +202,7 @@ impl Reader {
         };
         let command = self.command(at, instruction, example, args, verbatim)?;
         if instruction == "START" && command == Command::Words(Vec::new()) {
-            return incomplete(at, instruction, example);
+            return malformed(at, instruction, example);
         }
         Ok(command)
     }
@@ -218,7 +218,7 @@ impl Reader {
     ) -> Result<Command, Fault> {
         args.skip_blanks();
         if args.is_empty() {
-            return incomplete(at, instruction, example);
+            return malformed(at, instruction, example);
         }
         if !verbatim && let Some(words) = json::array(args)? {
             return Ok(Command::Words(words));
@@ -236,7 +236,7 @@ impl Reader {
     fn env(&self, at: Pos, args: &mut Cursor<'_>) -> Result<Step, Fault> {
         const EXAMPLE: &str = "ENV NAME=value OTHER=\"two words\"";
         if args.is_empty() {
-            return incomplete(at, "ENV", EXAMPLE);
+            return malformed(at, "ENV", EXAMPLE);
         }
         let start = args.pos();
         let first = args.clone().take_raw_word();
@@ -266,7 +266,7 @@ impl Reader {
 
     fn workdir(&self, at: Pos, args: &mut Cursor<'_>) -> Result<Step, Fault> {
         if args.is_empty() {
-            return incomplete(at, "WORKDIR", "WORKDIR /app");
+            return malformed(at, "WORKDIR", "WORKDIR /app");
         }
         let path = path(words::rest(args, &self.vars)?)?;
         Ok(Step::Workdir { path })
@@ -274,7 +274,7 @@ impl Reader {
 
     fn user(&self, at: Pos, args: &mut Cursor<'_>) -> Result<Step, Fault> {
         if args.is_empty() {
-            return incomplete(at, "USER", "USER nobody");
+            return malformed(at, "USER", "USER nobody");
         }
         let Text { text, at } = words::rest(args, &self.vars)?;
         if let Some((user, _)) = text.split_once(':') {
@@ -334,7 +334,7 @@ impl Reader {
         };
         let last = words.pop().filter(|_| !words.is_empty());
         let Some(last) = last else {
-            return incomplete(at, "COPY", "COPY app.py config/ /srv/app/");
+            return malformed(at, "COPY", "COPY app.py config/ /srv/app/");
         };
         if words.len() > SOURCES_MAX {
             let max = SOURCES_MAX;
@@ -363,12 +363,12 @@ fn is_cache(mount: &str) -> bool {
     mount.split(',').any(|part| part == "type=cache")
 }
 
-pub(super) fn incomplete<T>(
+pub(super) fn malformed<T>(
     at: Pos,
     instruction: &'static str,
     example: &'static str,
 ) -> Result<T, Fault> {
-    let problem = RecipeProblem::Incomplete {
+    let problem = RecipeProblem::Malformed {
         instruction,
         example,
     };

@@ -97,6 +97,18 @@ impl<'a> Cursor<'a> {
         self.rest = &self.rest[blanks..];
     }
 
+    /// As [`Self::skip_blanks`], with lines that go on in the next.
+    pub(super) fn skip_between_words(&mut self) {
+        self.skip_blanks();
+        while let [escape, line_end, rest @ ..] = self.rest
+            && escape.c == self.escape
+            && line_end.c == '\n'
+        {
+            self.rest = rest;
+            self.skip_blanks();
+        }
+    }
+
     /// Takes blanks away from the end.
     pub(super) fn trim_end(&mut self) {
         while let [rest @ .., last] = self.rest

@@ -129,7 +129,7 @@ impl Step {
                     text.push_str(&format!(" --chown={}", word(owner, Word::Last)));
                 }
                 if let Some(mode) = mode {
-                    text.push_str(&format!(" --chmod={mode:o}"));
+                    text.push_str(&format!(" --chmod={mode:03o}"));
                 }
                 for (i, source) in sources.iter().enumerate() {
                     let place = if i == 0 { Word::First } else { Word::Last };

@@ -7,7 +7,7 @@ use super::{
     error::{Fault, RecipeError, RecipeProblem, shown},
     heredoc, json,
     options::{self, Next},
-    reader::{Command, Reader, incomplete, variable_name},
+    reader::{Command, Reader, malformed, variable_name},
     source::{self, Cursor, LogicalLines, Pos},
     step::{Recipe, Step},
     words::{self, Text, Variables},
@@ -183,14 +183,14 @@ impl File {
             return option.unknown("FROM", "a template has its host's platform; leave it out");
         }
         let Some(base) = words::next_word(line, &self.args_above)? else {
-            return incomplete(at, "FROM", EXAMPLE);
+            return malformed(at, "FROM", EXAMPLE);
         };
         // The name of a stage is for other stages, and there are none.
         let behind = words::words(line, &self.args_above)?;
         if let [first, ..] = behind.as_slice() {
             let named = behind.len() == 2 && first.text.eq_ignore_ascii_case("as");
             if !named {
-                return incomplete(first.at, "FROM", EXAMPLE);
+                return malformed(first.at, "FROM", EXAMPLE);
             }
         }
         let Ok(name) = base.text.parse() else {
@@ -212,7 +212,7 @@ impl File {
         };
         let words = words::words(line, vars)?;
         if words.is_empty() {
-            return incomplete(at, "ARG", "ARG VERSION=1.2");
+            return malformed(at, "ARG", "ARG VERSION=1.2");
         }
         let mut vars = Vec::new();
         for Text { text, at } in words {
@@ -244,7 +244,7 @@ impl File {
     fn shell(&mut self, at: Pos, line: &Cursor<'_>) -> Result<(), Fault> {
         let example = "SHELL [\"/bin/bash\", \"-c\"]";
         match json::array(line)? {
-            Some(words) if words.is_empty() => incomplete(at, "SHELL", example),
+            Some(words) if words.is_empty() => malformed(at, "SHELL", example),
             Some(words) => {
                 let usual = words == ["/bin/sh", "-c"];
                 self.reader.shell = (!usual).then_some(words);
@@ -329,7 +329,7 @@ impl File {
                     .command(at, "HEALTHCHECK", EXAMPLE, line, false)?;
                 let cmd = command.into_line();
                 if cmd.is_empty() {
-                    return incomplete(at, "HEALTHCHECK", EXAMPLE);
+                    return malformed(at, "HEALTHCHECK", EXAMPLE);
                 }
                 if cmd.contains('\0') {
                     return Fault::at(at, RecipeProblem::NulByte);
@@ -342,7 +342,7 @@ impl File {
                     retries,
                 })
             }
-            _ => return incomplete(at, "HEALTHCHECK", EXAMPLE),
+            _ => return malformed(at, "HEALTHCHECK", EXAMPLE),
         };
         Ok(())
     }

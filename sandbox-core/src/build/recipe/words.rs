@@ -46,7 +46,7 @@ pub(super) fn words(cursor: &mut Cursor<'_>, vars: &Variables) -> Result<Vec<Tex
 
 /// The next word, if there is one.
 pub(super) fn next_word(cursor: &mut Cursor<'_>, vars: &Variables) -> Result<Option<Text>, Fault> {
-    cursor.skip_blanks();
+    cursor.skip_between_words();
     if cursor.is_empty() {
         return Ok(None);
     }

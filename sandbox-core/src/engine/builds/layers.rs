@@ -1,11 +1,7 @@
 //! What earlier builds left behind that this one can start from.
 
 use crate::{
-    build::{
-        BuildRecord, ContentDigest, LayerKey, Step,
-        context::Context,
-        recipe::{self, scope_before},
-    },
+    build::{BuildRecord, ContentDigest, LayerKey, Step, context::Context, recipe},
     engine::{Inner, errors},
     error::Error,
     lifecycle::touch_layer,
@@ -64,11 +60,6 @@ pub(super) fn leaves_a_layer(step: &Step) -> bool {
 /// Whether a step comes behind all that change the disk.
 pub(super) fn is_last_layer(steps: &[Step], place: usize) -> bool {
     steps.iter().rposition(leaves_a_layer) == Some(place)
-}
-
-/// The environment that a recipe sets, for those who start from its template.
-pub(super) fn lasting_env(steps: &[Step]) -> std::collections::BTreeMap<String, String> {
-    scope_before(steps, steps.len()).env
 }
 
 impl Inner {

@@ -14,6 +14,7 @@
 //! it any more. The template becomes visible in the same write in which its build succeeds.
 
 mod api;
+mod care;
 mod command;
 mod copy;
 mod hold;

@@ -550,6 +550,7 @@ impl Hold {
 
     /// Writes how the build ended, where that is still for this worker to say.
     async fn end(&mut self, step: u32, trouble: Trouble, tail: &str) {
+        let inner = Arc::clone(&self.inner);
         let (written, what) = match trouble {
             Trouble::Step { message, .. } => {
                 let message = match tail.is_empty() {
@@ -576,14 +577,16 @@ impl Hold {
                     step: None,
                     error_id: None,
                 };
-                let written =
-                    self.write(|record, stamp| hand_back(record, failure.clone(), false, stamp));
+                let written = self.write(|record, stamp| {
+                    hand_back(record, failure.clone(), false, inner.waits_until(), stamp)
+                });
                 (written.await, "hand-back")
             }
             Trouble::Broken(Broken::Failed(error)) => {
                 let failure = self.platforms_failure(step, &error);
-                let written =
-                    self.write(|record, stamp| hand_back(record, failure.clone(), true, stamp));
+                let written = self.write(|record, stamp| {
+                    hand_back(record, failure.clone(), true, inner.waits_until(), stamp)
+                });
                 (written.await, "retry")
             }
         };

@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     authorize::{Action, Resource},
-    build::{BuildRecord, BuildStatus, CONTEXT_MAX_BYTES, ContentDigest, SubmitBuild},
+    build::{
+        BuildRecord, BuildStatus, CONTEXT_MAX_BYTES, ContentDigest, SubmitBuild, context::Context,
+    },
     caller::Caller,
     engine::{Engine, Inner, builds::program::program, errors, rights, validate},
     error::Error,
@@ -49,6 +51,8 @@ impl Engine {
                 data.len()
             )));
         }
+        Context::read(data.clone())
+            .map_err(|problem| Error::InvalidRequest(format!("the context: {problem}")))?;
         let hash: [u8; 32] = Sha256::digest(&data).into();
         let name = ContentDigest::from(hash).to_string();
         let inner = &self.inner;
@@ -114,7 +118,7 @@ impl Inner {
             total_steps: 0,
             attempt: 0,
             handed_back: 0,
-            lease_until: None,
+            lease_until: Some(self.waits_until()),
             sandbox_id: None,
             template_id: None,
             failure: None,

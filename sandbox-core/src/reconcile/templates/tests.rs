@@ -114,6 +114,7 @@ fn planned(
         unknown_since: &BTreeMap::new(),
         unknown_images_since: since,
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
     plan(sandboxes, templates, &report, &view, now)
 }

@@ -18,8 +18,17 @@ fn rules_on(records: &[SandboxRecord], heard: Heard<'_>, actions: &[Action]) -> 
         unknown_since: &[(sandbox(9), at(100))].into(),
         unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
-    let breaches = check(records, &[], &view, at(100), actions);
+    let breaches = check(
+        Records {
+            sandboxes: records,
+            ..Records::default()
+        },
+        &view,
+        at(100),
+        actions,
+    );
     breaches
         .into_iter()
         .map(|breach| breach.invariant)
