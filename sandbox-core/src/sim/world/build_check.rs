@@ -10,6 +10,7 @@ use crate::{
     build::{BuildRecord, BuildStatus},
     clock::{Clock, Timestamp},
     id::BuildId,
+    lifecycle::build::ATTEMPTS_MAX,
 };
 
 /// How long a build may stand past its lease when all engines are up: a round of the reconciler, and
@@ -28,7 +29,14 @@ impl World {
             return Some(format!("no end of {build:?}"));
         }
         let sandboxes = self.store.all_sandboxes();
-        let left = sandboxes.iter().find(|record| record.build_id.is_some());
+        let machines = self.host.machines();
+        let left = sandboxes.iter().find(|record| {
+            // One that belongs to someone who knows more than this store is left alone.
+            let foreign = machines
+                .iter()
+                .any(|machine| machine.id == record.id && machine.generation > record.generation);
+            record.build_id.is_some() && !foreign
+        });
         left.map(|record| format!("its build is over: {record:?}"))
     }
 
@@ -76,9 +84,12 @@ impl World {
         if told.is_some_and(|told| told != build.status) {
             self.violated(|| format!("{told:?} was told of {build:?}"));
         }
+        // What the platform is at fault for is tried again, and told only after that.
+        let tried_once = build.attempt.saturating_sub(build.handed_back) < ATTEMPTS_MAX;
         let blamed = build.failure.as_ref().is_some_and(|failure| {
-            failure.step.is_some() && failure.error_id.is_none() && !failure.message.contains("the build took longer")
+            failure.step.is_some() && !failure.message.contains("the build took longer")
         });
+        let blamed = blamed && tried_once;
         let disputed = !build.name.as_str().starts_with(BUILT);
         match nature(build) {
             Nature::Sound if blamed && !harmed => {

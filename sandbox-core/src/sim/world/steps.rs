@@ -171,6 +171,27 @@ pub(super) fn build(write: &BuildWrite) -> Step {
     )
 }
 
+/// What a build's life consists of.
+#[cfg(test)]
+pub(super) const BUILD_STEPS: [Step; 16] = [
+    BUILD_CONTEXT,
+    BUILD_SUBMIT,
+    BUILD_LOG,
+    step("build", "claim it"),
+    step("build", "write the lease"),
+    step("build", "write that a step begins"),
+    step("build", "write that a step has ended"),
+    step("build", "note that a layer is used"),
+    step("build", "publish the template"),
+    step("build", "publish the template in place of another"),
+    step("build", "publish what has the name"),
+    step("build", "write the failure"),
+    step("build", "write that nobody builds it"),
+    step("build", "cancel it"),
+    step("build", "hand it back"),
+    step("build", "take it back"),
+];
+
 pub(super) const BUILD_SUBMIT: Step = step("build", "write the first record");
 pub(super) const BUILD_LOG: Step = step("build", "write the log");
 pub(super) const BUILD_CONTEXT: Step = step("build", "keep a context");
