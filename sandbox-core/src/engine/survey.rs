@@ -100,11 +100,12 @@ impl Inner {
         self.note_owners(operations, disown, now);
         let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
         self.note_owners(operations, disown, now);
+        let disown_builds = disown || planted(Bug::BuildLeaseIgnored);
         for build in &mut builds {
             if self.builds.has(build.id) {
                 let ours = later(now, self.config.lease);
                 build.lease_until = build.lease_until.map(|until| until.max(ours));
-            } else if disown && build.status == BuildStatus::Running {
+            } else if disown_builds && build.status == BuildStatus::Running {
                 build.lease_until = build.lease_until.map(|until| until.min(now));
             }
         }
