@@ -24,8 +24,8 @@ use crate::{
     limits::JSON_BODY_BYTES_MAX,
     openapi::{ApiDoc, finish},
     routes::{
-        admin_plan, admin_templates, exec, files, meta, operations, output, processes, pty,
-        sandboxes, snapshots, unbuilt,
+        admin_builds, admin_plan, admin_templates, build_contexts, build_logs, exec, files, meta,
+        operations, output, processes, pty, sandboxes, snapshots, unbuilt,
     },
     state::AppState,
 };
@@ -37,6 +37,7 @@ fn bounded() -> OpenApiRouter<AppState> {
         .merge(processes::router())
         .merge(files::router())
         .merge(snapshots::router())
+        .merge(admin_builds::router())
         .merge(admin_plan::router())
         .merge(admin_templates::router())
         .merge(operations::router())
@@ -50,6 +51,8 @@ fn lasting() -> OpenApiRouter<AppState> {
         .merge(files::streaming_router())
         .merge(snapshots::lasting_router())
         .merge(admin_templates::lasting_router())
+        .merge(build_contexts::router())
+        .merge(build_logs::router())
 }
 
 fn parts(state: Option<&AppState>) -> (Router<AppState>, utoipa::openapi::OpenApi) {

@@ -13,6 +13,8 @@ use crate::{
     error::{Code, ErrorBody},
     routes::output::{DroppedEvent, OutputEvent},
     wire::{
+        build::BuildStepInfo,
+        build_log::BuildLogEvent,
         process::ProcessExit,
         schema::{either_or_base64, no_other_fields},
     },
@@ -47,10 +49,21 @@ const TERMINALS: &str = "Running commands in a sandbox.\n\nA terminal is a WebSo
             description = "What sandboxes start from: images, which boot, and snapshots, which go \
                            on where a sandbox was. A team sees its own and the platform's."
         ),
+        (
+            name = "builds",
+            description = "Making templates by recipes. For administrators."
+        ),
         (name = "operations", description = "Outcomes of what was begun earlier"),
         (name = "daemon", description = "The daemon itself; no key is needed"),
     ),
-    components(schemas(ErrorBody, OutputEvent, DroppedEvent, ProcessExit)),
+    components(schemas(
+        ErrorBody,
+        OutputEvent,
+        DroppedEvent,
+        ProcessExit,
+        BuildLogEvent,
+        BuildStepInfo
+    )),
     security(("api_key" = []), ("bearer" = [])),
     modifiers(&Keys),
 )]

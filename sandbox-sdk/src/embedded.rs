@@ -35,6 +35,9 @@ pub struct EmbeddedConfig {
     /// What makes the disks of new sandboxes; by default the best that works in the data folder.
     /// Sandboxes that are there keep what they have.
     pub disk_backend: DiskChoice,
+    /// Template builds that run at the same time in this process; 2 by default. With none, those that
+    /// wait go on waiting.
+    pub build_workers: u32,
 }
 
 impl Default for EmbeddedConfig {
@@ -44,6 +47,7 @@ impl Default for EmbeddedConfig {
             kernel_dir: None,
             pool_size: 2,
             disk_backend: DiskChoice::Auto,
+            build_workers: EngineConfig::DEFAULT.build_workers,
         }
     }
 }
@@ -62,6 +66,13 @@ impl EmbeddedConfig {
     #[must_use]
     pub fn pool_size(mut self, clones: usize) -> Self {
         self.pool_size = clones;
+        self
+    }
+
+    /// Template builds that run at the same time.
+    #[must_use]
+    pub fn build_workers(mut self, workers: u32) -> Self {
+        self.build_workers = workers;
         self
     }
 
@@ -114,13 +125,17 @@ impl Client {
         let store = SqliteStore::open(config.data_dir.join("sandbox.db"))
             .await
             .map_err(|error| Error::Unavailable(format!("opening the database: {error}")))?;
+        let engine_config = EngineConfig {
+            build_workers: config.build_workers,
+            ..EngineConfig::DEFAULT
+        };
         let parts = Parts {
             store: Arc::new(store),
             host: Arc::new(host.clone()),
             queue: Arc::new(EmbeddedQueue::new()),
             clock: Arc::new(SystemClock),
         };
-        let engine = Engine::start(parts, EngineConfig::default()).await?;
+        let engine = Engine::start(parts, engine_config).await?;
         let api = Arc::new(engine.api(Caller::admin(Actor::app())));
         let embedded = Embedded { engine, host };
         Ok(Self {

@@ -6,8 +6,11 @@
     reason = "the macro that describes routes writes them"
 )]
 
+pub(crate) mod admin_builds;
 pub(crate) mod admin_plan;
 pub(crate) mod admin_templates;
+pub(crate) mod build_contexts;
+pub(crate) mod build_logs;
 pub(crate) mod caller;
 pub(crate) mod download;
 pub(crate) mod exec;

@@ -1,6 +1,8 @@
 //! The shapes of JSON bodies, as they are fixed on the wire, and the way from and to the core's
 //! types. Nothing here does anything.
 
+pub(crate) mod build;
+pub(crate) mod build_log;
 pub(crate) mod command;
 pub(crate) mod file;
 pub(crate) mod input;

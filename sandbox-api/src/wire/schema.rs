@@ -4,7 +4,8 @@ use utoipa::openapi::{
     RefOr,
     extensions::Extensions,
     schema::{
-        AdditionalProperties, ArrayBuilder, Object, ObjectBuilder, OneOf, Schema, SchemaType, Type,
+        AdditionalProperties, ArrayBuilder, Object, ObjectBuilder, OneOf, OneOfBuilder, Schema,
+        SchemaType, Type,
     },
 };
 
@@ -84,4 +85,74 @@ pub(crate) fn either_or_base64(body: &mut Object, field: &str) {
     });
     let extensions: &mut Extensions = body.extensions.get_or_insert_default();
     extensions.insert("not".to_owned(), both);
+}
+
+/// A recipe: a list of entries, or one text.
+pub(super) fn recipe() -> Schema {
+    let list = ArrayBuilder::new()
+        .items(text(NO_NUL, Some(65_536)))
+        .min_items(Some(1))
+        .max_items(Some(256));
+    let whole = text(NO_NUL, Some(262_144));
+    OneOfBuilder::new()
+        .item(list)
+        .item(whole)
+        .description(Some(
+            "What is run: a list, each entry of which is a shell command, or begins with `RUN`, \
+             `ENV`, `WORKDIR`, `USER`, `COPY` or `START` in capitals; or one text, such as the \
+             content of a Dockerfile. `START`, at most once and last, starts a process that runs on \
+             in the snapshot. What can't be read is refused with its line and column.",
+        ))
+        .examples([serde_json::json!([
+            "apt-get update && apt-get install -y python3",
+            "WORKDIR /srv",
+            "COPY app .",
+            "START python3 -m http.server 8000",
+        ])])
+        .into()
+}
+
+/// A healthcheck: its command alone, or all that can be said.
+pub(super) fn healthcheck() -> Schema {
+    let cmd = || text("^[^\\x00]*[!-~][^\\x00]*$", Some(65_536));
+    let seconds = |min: i32| {
+        ObjectBuilder::new()
+            .schema_type(or_null(Type::Integer))
+            .minimum(Some(min))
+            .maximum(Some(86_400))
+    };
+    let full = ObjectBuilder::new()
+        .property("cmd", cmd())
+        .required("cmd")
+        .property(
+            "interval_sec",
+            seconds(1).description(Some("Seconds between two checks; 2 where absent.")),
+        )
+        .property(
+            "timeout_sec",
+            seconds(1).description(Some("Seconds that one check may take; 10 where absent.")),
+        )
+        .property(
+            "start_period_sec",
+            seconds(0).description(Some(
+                "Seconds from the start in which a failed check does not count; 0 where absent.",
+            )),
+        )
+        .property(
+            "retries",
+            seconds(0).description(Some(
+                "Failed checks in a row that are put up with, beyond the first; 15 where absent.",
+            )),
+        )
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    OneOfBuilder::new()
+        .item(cmd())
+        .item(full)
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .description(Some(
+            "When the result counts as healthy: a shell line that exits with 0, alone or with how \
+             often it is tried. With one, the template is a snapshot with memory; without, it is a \
+             disk that boots.",
+        ))
+        .into()
 }

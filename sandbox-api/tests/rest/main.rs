@@ -4,8 +4,10 @@
 
 mod auth;
 mod bad_input;
+mod builds;
 mod connections;
 mod document;
+mod events;
 mod files;
 mod logs;
 mod meta;

@@ -3,54 +3,15 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use futures::StreamExt;
 use http_body_util::BodyExt;
-use reqwest::{Method, Response};
-use serde_json::{Value, json};
+use reqwest::Method;
+use serde_json::json;
 use tokio::time::timeout;
 
-use crate::support::{Server, answer, failure};
-
-/// One server-sent event.
-#[derive(Debug, Clone, PartialEq)]
-struct Event {
-    name: String,
-    id: Option<u64>,
-    data: Value,
-}
-
-/// Reads events until the stream ends, or there are `most`.
-async fn events(response: Response, most: usize) -> Vec<Event> {
-    assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let mut bytes = response.bytes_stream();
-    let mut text = String::new();
-    let mut events = Vec::new();
-    while events.len() < most {
-        let Some(piece) = bytes.next().await else {
-            break;
-        };
-        text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
-        while let Some((block, rest)) = text.split_once("\n\n") {
-            let field = |name: &str| {
-                let lines = block.lines();
-                lines
-                    .filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-                    .next()
-                    .map(str::to_owned)
-            };
-            if let Some(name) = field("event") {
-                events.push(Event {
-                    name,
-                    id: field("id").map(|id| id.parse().unwrap()),
-                    data: serde_json::from_str(&field("data").unwrap()).unwrap(),
-                });
-            }
-            text = rest.to_owned();
-        }
-    }
-    events
-}
+use crate::{
+    events::{Event, events},
+    support::{Server, answer, failure},
+};
 
 fn text_of(events: &[Event]) -> String {
     let texts = events.iter().filter(|event| event.name == "stdout");

@@ -123,7 +123,13 @@ impl Follower {
             let told = self.told.get(&step.step).copied();
             if told.is_none() {
                 self.told.insert(step.step, Told::Started);
-                events.push(BuildEvent::StepStarted(step.clone()));
+                // How it ended is told when all that it has printed was.
+                events.push(BuildEvent::StepStarted(BuildStep {
+                    ok: None,
+                    exit_code: None,
+                    elapsed_ms: 0,
+                    ..step.clone()
+                }));
             }
             if told != Some(Told::Ended) && step.step < until && step.ok.is_some() {
                 self.told.insert(step.step, Told::Ended);
@@ -208,7 +214,10 @@ mod tests {
             BuildEvent::Progress(record) => {
                 format!("{} {}", record.status.as_str(), record.attempt)
             }
-            BuildEvent::StepStarted(step) => format!("+{}", step.step),
+            BuildEvent::StepStarted(step) => {
+                assert_eq!(step.ok, None);
+                format!("+{}", step.step)
+            }
             BuildEvent::Output(entry) => format!("{}.{}", entry.step, entry.cursor.0 & 0xff),
             BuildEvent::StepEnded(step) => format!("-{}", step.step),
             BuildEvent::Ended(record) => format!("end {}", record.status.as_str()),

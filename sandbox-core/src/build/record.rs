@@ -250,6 +250,12 @@ impl LogCursor {
         Self(attempt as u64 * Self::ATTEMPT + number)
     }
 
+    /// Before the first piece of the attempt that it is in.
+    #[must_use]
+    pub const fn attempt_start(self) -> Self {
+        Self(self.attempt() * Self::ATTEMPT)
+    }
+
     /// The attempt that it is in.
     #[must_use]
     pub const fn attempt(self) -> u64 {

@@ -171,10 +171,10 @@ mod tests {
     fn put(archive: Bytes) -> Vec<String> {
         let context = Context::read(archive).unwrap();
         let puts = context
-            .select(&["."], &Destination::new("/c/", "/"))
+            .select(&["."], &Destination::new("/c/", "/"), None)
             .unwrap();
         let word = |put: &Put| match put {
-            Put::Dir { path, mode, .. } => format!("{path}/ {mode:o}"),
+            Put::Dir { path, .. } => format!("{path}/"),
             Put::File {
                 path, mode, data, ..
             } => {

@@ -11,7 +11,7 @@ use sandbox_core::{
     template::TemplateKind,
 };
 
-use super::place::Place;
+use super::{build::Build, place::Place};
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -29,6 +29,7 @@ EXAMPLES
   sandbox resume $id                             and go on where it was
   sandbox snapshot $id --name warm               make a template of it, memory and all
   sandbox create --template warm                 start a clone of that
+  sandbox build web -f Dockerfile --context .    make a template by a recipe
   sandbox rm $id                                 remove it and all that it holds
 
 WHERE SANDBOXES LIVE
@@ -124,6 +125,8 @@ pub(super) enum Command {
     /// Show, remove and import templates
     #[command(subcommand)]
     Template(Template),
+    /// Make a template by a recipe, and look at such builds
+    Build(Box<Build>),
     /// For administrators of a platform
     #[command(subcommand)]
     Admin(Admin),
@@ -437,7 +440,7 @@ fn named<T: Copy, const N: usize>(
 }
 
 /// `90`, `1.5s`, `30m`, `2h`, `1d`; seconds where there is no unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const BAD: &str = "write a time such as 90, 1.5s, 30m, 2h or 1d, above 0";
     let split = text
         .find(|c: char| c.is_ascii_alphabetic())

@@ -2,7 +2,9 @@
 
 use std::{io, process::ExitCode};
 
-use sandbox_core::{error::Error, guest::GuestError};
+use sandbox_core::{build::recipe::RecipeError, error::Error, guest::GuestError};
+
+use crate::BuildError;
 
 /// Not done.
 pub(super) const FAILED: u8 = 1;
@@ -32,12 +34,36 @@ pub(super) enum Failure {
         /// Why it went wrong.
         source: io::Error,
     },
+    /// A recipe that can't be read.
+    #[error("{}", .0.explained())]
+    Recipe(Box<RecipeError>),
+    /// A build that made no template.
+    #[error(transparent)]
+    Build(BuildError),
     /// Nobody reads our output any more.
     #[error("nobody reads the output")]
     NoReader,
     /// The user has had enough.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A build's own may come from the platform, which has words for what to do.
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Platform(error) => Self::Platform(error),
+            error => Self::Build(error),
+        }
+    }
+}
+
+/// Without the end of a step's output, which is told apart.
+fn short(words: &str) -> String {
+    let first = words.lines().next().unwrap_or_default();
+    first
+        .trim_end_matches("; the end of its output:")
+        .to_owned()
 }
 
 impl Failure {
@@ -70,7 +96,8 @@ impl Failure {
     fn code(&self) -> &'static str {
         let error = match self {
             Self::Platform(error) => error,
-            Self::Own(_) | Self::Local { .. } => return "invalid_request",
+            Self::Own(_) | Self::Local { .. } | Self::Recipe(_) => return "invalid_request",
+            Self::Build(_) => return "build_failed",
             Self::NoReader | Self::Interrupted => return "interrupted",
         };
         match error {
@@ -106,8 +133,10 @@ impl Failure {
 
     /// What to do, where that can be said.
     fn next(&self) -> Option<&'static str> {
-        let Self::Platform(error) = self else {
-            return None;
+        let error = match self {
+            Self::Platform(error) => error,
+            Self::Build(_) => return Some("`sandbox build logs ID` has all that was printed"),
+            _ => return None,
         };
         Some(match error {
             Error::SandboxNotFound(_) => "`sandbox ls` lists those there are",
@@ -135,7 +164,11 @@ impl Failure {
 
     /// The one line, without control characters that a guest may have put there.
     pub(super) fn line(&self) -> String {
-        let words = self.to_string();
+        let words = match self {
+            Self::Recipe(error) => format!("the recipe: {error}"),
+            Self::Build(error) => short(&error.to_string()),
+            other => other.to_string(),
+        };
         let next = self
             .next()
             .map_or(String::new(), |next| format!("; {next}"));
@@ -153,6 +186,14 @@ impl Failure {
             _ if json => {
                 let error = serde_json::json!({"code": self.code(), "message": self.line()});
                 eprintln!("{}", serde_json::json!({ "error": error }));
+            }
+            Self::Recipe(error) => {
+                let lines = error.explained();
+                let lines = lines.lines().map(super::view::plain);
+                eprintln!(
+                    "sandbox: the recipe: {}",
+                    lines.collect::<Vec<_>>().join("\n")
+                );
             }
             _ => eprintln!("sandbox: {}", self.line()),
         }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod args;
+mod build;
 mod copy;
 mod doctor;
 mod exec;
@@ -85,7 +86,8 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Doctor => doctor::doctor(&global).await,
         command => {
             let json = global.json;
-            let session = interruptible(Box::pin(Session::open(global))).await?;
+            let builds = matches!(&command, Command::Build(build) if build.is_new());
+            let session = interruptible(Box::pin(Session::open(global, builds))).await?;
             let done = carry_out(&session, command).await;
             session.close(json).await;
             done
@@ -106,6 +108,7 @@ async fn carry_out(session: &Session, command: Command) -> Result<u8, Failure> {
         Command::Snapshot(args) => interruptible(templates::snapshot(session, args)).await,
         Command::Templates(args) => interruptible(templates::ls(session, args)).await,
         Command::Template(args) => interruptible(templates::template(session, args)).await,
+        Command::Build(args) => return build::build(session, *args).await,
         Command::Admin(Admin::Plan) => interruptible(admin::plan(session)).await,
         Command::Rm(args) => interruptible(sandboxes::rm(session, args)).await,
         Command::Ps(args) => interruptible(processes::ps(session, args.id)).await,

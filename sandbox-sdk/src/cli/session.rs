@@ -12,6 +12,8 @@ use crate::{Client, EmbeddedConfig, RemoteConfig, Sandbox};
 
 /// How long to wait for another command to let go of the data folder.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(5);
+/// Template builds at a time within this program.
+const BUILD_WORKERS: u32 = 2;
 const FOLDER_RETRY: Duration = Duration::from_millis(50);
 
 /// Where commands go, as told by flags before the environment.
@@ -46,13 +48,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn open(global: Global) -> Result<Self, Failure> {
+    /// With `builds`, template builds may run in this process where no daemon is asked.
+    pub(super) async fn open(global: Global, builds: bool) -> Result<Self, Failure> {
         let client = match Target::of(&global) {
             Target::Remote(address) => connect(address, &global).await?,
             Target::Folder(folder) => match ask_daemon(&folder).await? {
                 Some(client) => client,
                 None => {
-                    let opening = embedded(&folder);
+                    let opening = embedded(&folder, builds);
                     progress::spinner("waiting for another command to finish", opening).await?
                 }
             },
@@ -126,10 +129,14 @@ async fn ask_daemon(folder: &Path) -> Result<Option<Client>, Failure> {
 }
 
 /// Opens a folder, once whoever uses it has finished.
-async fn embedded(folder: &Path) -> Result<Client, Failure> {
+async fn embedded(folder: &Path, builds: bool) -> Result<Client, Failure> {
     let started = Instant::now();
+    // What other commands find waiting is not theirs to run.
+    let workers = if builds { BUILD_WORKERS } else { 0 };
     loop {
-        let config = EmbeddedConfig::in_folder(folder).pool_size(0);
+        let config = EmbeddedConfig::in_folder(folder)
+            .pool_size(0)
+            .build_workers(workers);
         match Client::embedded(config).await {
             Err(Error::Unavailable(_)) if started.elapsed() < FOLDER_PATIENCE => {
                 tokio::time::sleep(FOLDER_RETRY).await;
