@@ -48,7 +48,7 @@ pub struct HostOrder {
 }
 
 /// An order to make an image of a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostSnapshot {
     /// Which machine, and when it was ordered.
     pub order: HostOrder,
@@ -58,6 +58,10 @@ pub struct HostSnapshot {
     /// order left it paused. It is paused otherwise, and may be after any error, or where it can't
     /// be resumed: that does not undo the image.
     pub resume: bool,
+    /// What processes in sandboxes of the image find in their environment, over what those on the
+    /// sandbox's own image do.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
 }
 
 /// An order to make an image from elsewhere.

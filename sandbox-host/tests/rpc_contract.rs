@@ -62,6 +62,7 @@ async fn told(host: &dyn Host, sim: &SimHost) -> Vec<String> {
         order: at(number, order),
         image,
         resume,
+        env: std::collections::BTreeMap::new(),
     };
     tell("hello", format!("{:?}", host.hello().await));
     tell(
@@ -93,13 +94,22 @@ async fn told(host: &dyn Host, sim: &SimHost) -> Vec<String> {
     let first = snapshot(1, 6, image(10), true);
     tell(
         "snapshot",
-        format!("{:?}", host.create_snapshot(first).await),
+        format!("{:?}", host.create_snapshot(first.clone()).await),
     );
-    tell("again", format!("{:?}", host.create_snapshot(first).await));
+    tell(
+        "again",
+        format!("{:?}", host.create_snapshot(first.clone()).await),
+    );
     let flat = snapshot(1, 7, image(11), false);
-    tell("flatten", format!("{:?}", host.flatten_rootfs(flat).await));
+    tell(
+        "flatten",
+        format!("{:?}", host.flatten_rootfs(flat.clone()).await),
+    );
     let nobody = snapshot(2, 1, image(12), false);
-    tell("nobody", format!("{:?}", host.flatten_rootfs(nobody).await));
+    tell(
+        "nobody",
+        format!("{:?}", host.flatten_rootfs(nobody.clone()).await),
+    );
     let import = HostImport {
         image: image(13),
         source: ImportSource::Tar {

@@ -95,7 +95,7 @@ async fn life(vm: &mut Fixture, made_by: DiskBackend, open: fn(usize) -> usize) 
 
     // A snapshot of one that runs on, and what becomes of it afterwards is apart.
     let snapshot = vm.snapshot_order(id, true);
-    vm.host.create_snapshot(snapshot).await.unwrap();
+    vm.host.create_snapshot(snapshot.clone()).await.unwrap();
     assert_eq!(loop_devices(vm), open(1), "what was set aside is given up");
     vm.run(id, "echo two > /root/file; sync").await;
     let clone = vm.create_from(snapshot.image, size).await.unwrap();
@@ -111,7 +111,7 @@ async fn life(vm: &mut Fixture, made_by: DiskBackend, open: fn(usize) -> usize) 
     // An image of its disk, from a paused one, at a size of its own.
     vm.pause(id).await;
     let flat = vm.snapshot_order(id, false);
-    let image = vm.host.flatten_rootfs(flat).await.unwrap();
+    let image = vm.host.flatten_rootfs(flat.clone()).await.unwrap();
     assert_eq!(loop_devices(vm), open(1), "the clone's alone");
     assert!(image.disk_bytes < 64 << 20, "{}", image.disk_bytes);
     let larger = MachineSize {

@@ -29,7 +29,7 @@ struct Job {
     work: Work,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Work {
     Pause(HostOrder),
     Resume(HostOrder),
@@ -49,7 +49,7 @@ async fn dies() {
     match job.work {
         Work::Pause(order) => host.pause_sandbox(order).await.unwrap(),
         Work::Resume(order) => host.resume_sandbox(order).await.unwrap(),
-        Work::Snapshot(order) => drop(host.create_snapshot(order).await.unwrap()),
+        Work::Snapshot(order) => drop(host.create_snapshot(order.clone()).await.unwrap()),
     }
     panic!("it did not pass `{}`", job.at);
 }
@@ -187,7 +187,7 @@ async fn r36_a_host_that_dies_in_a_snapshot_finds_the_sandbox_running() {
     for at in fault::SNAPSHOT {
         let order = test.vm.snapshot_order(test.id, true);
         test.vm
-            .while_down(async |data| die(data, at, Work::Snapshot(order)).await)
+            .while_down(async |data| die(data, at, Work::Snapshot(order.clone())).await)
             .await;
         test.check_running(at).await;
         test.check_images(at, at == fault::PUBLISHED);
@@ -222,7 +222,11 @@ async fn r13_a_step_that_fails_leaves_the_sandbox_as_it_was() {
             fault::arm(Some((at, fault)));
             let order = test.vm.snapshot_order(test.id, true);
             check(
-                test.vm.host.create_snapshot(order).await.unwrap_err(),
+                test.vm
+                    .host
+                    .create_snapshot(order.clone())
+                    .await
+                    .unwrap_err(),
                 fault,
             );
             test.check_running(at).await;
@@ -248,7 +252,8 @@ async fn r4_a_destroy_in_the_middle_wins_and_leaves_nothing() {
     let id = test.id;
     let order = test.vm.snapshot_order(id, true);
     let host = test.vm.host.clone();
-    let snapshot = tokio::spawn(async move { host.create_snapshot(order).await });
+    let ordered = order.clone();
+    let snapshot = tokio::spawn(async move { host.create_snapshot(ordered).await });
     tokio::task::yield_now().await;
     test.vm.host.destroy_sandbox(id, 1).await.unwrap();
     // It may have been done, or was called off.

@@ -90,8 +90,8 @@ async fn r27_what_an_oci_image_says_of_the_environment_is_so_in_all_that_comes_o
     for kind in TemplateKind::ALL {
         let order = vm.snapshot_order(first, true);
         let made = match kind {
-            TemplateKind::Snapshot => vm.host.create_snapshot(order).await.unwrap(),
-            TemplateKind::Image => vm.host.flatten_rootfs(order).await.unwrap(),
+            TemplateKind::Snapshot => vm.host.create_snapshot(order.clone()).await.unwrap(),
+            TemplateKind::Image => vm.host.flatten_rootfs(order.clone()).await.unwrap(),
         };
         let size = match kind {
             TemplateKind::Snapshot => made.size,

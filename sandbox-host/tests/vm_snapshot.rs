@@ -36,7 +36,7 @@ async fn r16_clones_of_a_snapshot_start_warm_and_are_individuals() {
     let own_name = vm.run(id, "hostname").await;
 
     let order = vm.snapshot_order(id, true);
-    let image = vm.host.create_snapshot(order).await.unwrap();
+    let image = vm.host.create_snapshot(order.clone()).await.unwrap();
     assert_eq!(
         (image.id, image.kind, image.size),
         (order.image, TemplateKind::Snapshot, SIZE())
@@ -46,7 +46,7 @@ async fn r16_clones_of_a_snapshot_start_warm_and_are_individuals() {
         vm.run(id, "echo after > /root/file; cat /root/file").await,
         "after"
     );
-    let again = vm.host.create_snapshot(order).await.unwrap();
+    let again = vm.host.create_snapshot(order.clone()).await.unwrap();
     assert_eq!(again, image, "the same order again");
     assert!(
         vm.machine_files().iter().all(|name| !name.starts_with('.')),
@@ -107,7 +107,7 @@ async fn r16_clones_of_a_snapshot_start_warm_and_are_individuals() {
 
     // A snapshot of a clone stands on its own.
     let second = vm.snapshot_order(clone, false);
-    vm.host.create_snapshot(second).await.unwrap();
+    vm.host.create_snapshot(second.clone()).await.unwrap();
     assert_eq!(vm.state(clone).await, Some(HostSandboxState::Paused));
     assert_eq!(
         vm.host.delete_snapshot(order.image).await,
@@ -161,7 +161,7 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
     let pid = shell.pid;
     vm.pause(id).await;
     let snapshot = vm.snapshot_order(id, false);
-    vm.host.create_snapshot(snapshot).await.unwrap();
+    vm.host.create_snapshot(snapshot.clone()).await.unwrap();
     assert_eq!(
         vm.state(id).await,
         Some(HostSandboxState::Paused),
@@ -172,12 +172,12 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
         let again = HostSnapshot {
             resume: true,
             ..if made {
-                snapshot
+                snapshot.clone()
             } else {
                 vm.snapshot_order(id, true)
             }
         };
-        vm.host.create_snapshot(again).await.unwrap();
+        vm.host.create_snapshot(again.clone()).await.unwrap();
         assert_eq!(vm.state(id).await, Some(HostSandboxState::Running));
         assert_eq!(vm.run(id, "echo here").await, "here");
         vm.pause(id).await;
@@ -185,12 +185,12 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
     // One that comes late finds its image, and leaves the machine alone.
     let late = HostSnapshot {
         resume: true,
-        ..snapshot
+        ..snapshot.clone()
     };
-    vm.host.create_snapshot(late).await.unwrap();
+    vm.host.create_snapshot(late.clone()).await.unwrap();
     assert_eq!(vm.state(id).await, Some(HostSandboxState::Paused));
     let flat = vm.snapshot_order(id, false);
-    let image = vm.host.flatten_rootfs(flat).await.unwrap();
+    let image = vm.host.flatten_rootfs(flat.clone()).await.unwrap();
     assert_eq!((image.kind, image.memory_bytes), (TemplateKind::Image, 0));
     assert!(image.disk_bytes < 64 << 20, "{}", image.disk_bytes);
     let conflict = HostSnapshot {
@@ -198,7 +198,7 @@ async fn r12_snapshots_and_images_of_paused_sandboxes() {
         ..vm.snapshot_order(id, false)
     };
     assert_eq!(
-        vm.host.create_snapshot(conflict).await.unwrap_err(),
+        vm.host.create_snapshot(conflict.clone()).await.unwrap_err(),
         HostError::ImageExists(flat.image)
     );
     vm.restart().await;

@@ -134,3 +134,23 @@ impl From<StoreError> for Failure {
         Self::Answer(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r31_a_contexts_bytes_are_in_no_message() {
+        let change = Change::Build(BuildChange::PutContext {
+            name: "c".to_owned(),
+            data: ContextBytes(Bytes::from_static(b"secret")),
+            at: Timestamp::UNIX_EPOCH,
+        });
+        let text = format!("{change:?}");
+        assert!(
+            text.contains("6 bytes") && !text.contains("secret"),
+            "{text}"
+        );
+        assert!(!text.contains("115"), "{text}");
+    }
+}

@@ -7,16 +7,23 @@
     reason = "tests fail by panicking, and say why they are skipped"
 )]
 
+#[path = "kit/builds.rs"]
+mod build_kit;
 mod kit;
 #[expect(dead_code, reason = "not every test target uses all of it")]
 mod small_disk;
 
 use std::path::{Path, PathBuf};
 
+use build_kit::{build, build_write, noise, piece};
+use bytes::Bytes;
 use kit::{audit, next, record, sandbox_id, template, template_write, write};
 use sandbox_core::{
+    build::{BuildStatus, LogCursor},
     sandbox::{SandboxRecord, SandboxState},
-    store::{SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite},
+    store::{
+        BuildStore, BuildWrite, SandboxWrite, Store, StoreError, TemplateChange, TemplateWrite,
+    },
     template::TemplateState,
 };
 use sandbox_store::{OpenError, SqliteStore};
@@ -236,5 +243,109 @@ fn r26_on_a_full_disk_templates_can_be_hidden_and_removed_but_not_added() {
         disk.free();
         store.write_template(insert(refused)).await.unwrap();
         assert_eq!(ballast_len(&path), 8 * MIB);
+    });
+}
+
+#[test]
+fn r28_on_a_full_disk_builds_can_be_ended_and_removed_but_not_begun_or_logged() {
+    on_small_disk(async |disk| {
+        let path = database(disk);
+        let store = SqliteStore::open(&path).await.unwrap();
+        for number in 1..=50 {
+            let write = build_write(build(number));
+            store.insert_build(write).await.unwrap();
+        }
+        let id = build(1).id;
+        store
+            .append_build_log(id, vec![piece(1, 100)])
+            .await
+            .unwrap();
+        disk.fill();
+
+        let mut refused = 2;
+        while store
+            .append_build_log(id, vec![piece(refused, 100)])
+            .await
+            .is_ok()
+        {
+            // Room within what SQLite has allocated already.
+            refused += 1;
+            assert!(refused < 100_000, "the disk never got full");
+        }
+        // A write of several pieces happens whole or not at all.
+        let pieces = vec![piece(refused, 1), piece(refused + 1, 1 << 20)];
+        let full = store.append_build_log(id, pieces).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        let last = LogCursor(piece(refused, 0).cursor.0 - 1);
+        assert_eq!(store.build_log(id, last, u32::MAX).await.unwrap(), []);
+
+        let mut begun = build(1000);
+        begun.context = Some("c".repeat(100_000));
+        let full = store.insert_build(build_write(begun.clone())).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        assert_eq!(store.build(begun.id).await.unwrap(), None);
+        let full = store
+            .put_context("c", Bytes::from(noise(100)), kit::at(0))
+            .await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        let mut with_layer = build(1);
+        (with_layer.version, with_layer.status) = (2, BuildStatus::Running);
+        let mut large = template(1);
+        large.name = "l".repeat(40).parse().unwrap();
+        let with_layer = BuildWrite {
+            templates: vec![template_write(TemplateChange::Insert(large.clone()))],
+            audit: Some(kit::audit(1, &"r".repeat(200_000))),
+            ..build_write(with_layer)
+        };
+        let full = store.update_build(with_layer).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        assert_eq!(store.template(large.id).await.unwrap(), None);
+        assert_eq!(store.build(id).await.unwrap(), Some(build(1)));
+        assert_eq!(
+            ballast_len(&path),
+            8 * MIB,
+            "what only adds spent the ballast"
+        );
+
+        for number in 1..=50 {
+            let mut ended = build(number);
+            (ended.version, ended.status) = (2, BuildStatus::Failed);
+            ended.finished_at = Some(kit::at(5));
+            let write = BuildWrite {
+                audit: Some(audit(1_000_000 + number, "bld")),
+                ..build_write(ended.clone())
+            };
+            store.update_build(write).await.unwrap();
+            assert_eq!(store.build(ended.id).await.unwrap(), Some(ended));
+        }
+        assert!(ballast_len(&path) < 8 * MIB, "nothing needed the ballast");
+        let full = store.append_build_log(id, vec![piece(refused, 1)]).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        let removed = store.remove_builds_finished_before(kit::at(6)).await;
+        assert_eq!(removed.unwrap(), 50);
+        assert_eq!(store.build(id).await.unwrap(), None);
+
+        disk.free();
+        store.insert_build(build_write(begun)).await.unwrap();
+        assert_eq!(ballast_len(&path), 8 * MIB);
+    });
+}
+
+#[test]
+fn r31_a_context_that_would_fill_the_disk_is_refused_before_it_does() {
+    on_small_disk(async |disk| {
+        let path = database(disk);
+        let store = SqliteStore::open(&path).await.unwrap();
+        let large = Bytes::from(noise(20 << 20));
+        let full = store.put_context("large", large, kit::at(0)).await;
+        assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
+        assert!(!store.has_context("large").await.unwrap());
+        assert_eq!(ballast_len(&path), 8 * MIB);
+        let small = Bytes::from(noise(4 << 20));
+        store
+            .put_context("small", small.clone(), kit::at(0))
+            .await
+            .unwrap();
+        assert_eq!(store.context("small").await.unwrap(), Some(small));
     });
 }

@@ -10,7 +10,7 @@
 //! The sandbox's record, its operation and the template's record change in one write each time: no
 //! template is ready without its operation's success, and none stays that nobody makes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     audit::Actor,
@@ -52,6 +52,8 @@ pub(super) struct NewSnapshot {
     pub(super) resume: bool,
     /// Of a template build's, what goes into it.
     pub(super) layer: Option<LayerKey>,
+    /// Of a template build's, what processes find in their environment.
+    pub(super) env: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -161,6 +163,7 @@ impl Inner {
             order: marked.order(),
             image: new.template_id,
             resume: new.resume && marked.before == SandboxState::Running,
+            env: new.env.clone(),
         };
         let Some(template) = marked.template else {
             return Err(Error::Internal("the mark has no template".to_owned()));
@@ -190,7 +193,7 @@ impl Snapshotting<'_> {
     async fn run(mut self, order: HostSnapshot) -> Outcome {
         let (inner, pilot, kind) = (self.inner, self.pilot, self.template.kind);
         let given = inner.order(pilot, inner.config.snapshot_timeout, || {
-            inner.give_snapshot(kind, order)
+            inner.give_snapshot(kind, order.clone())
         });
         match self.lease.keep(given).await {
             Ok(image) => match self.standing(order.resume).await {

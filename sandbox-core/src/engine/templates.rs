@@ -211,6 +211,7 @@ impl Inner {
             kind: request.kind,
             resume: request.resume,
             layer: None,
+            env: std::collections::BTreeMap::new(),
         })
     }
 

@@ -263,9 +263,10 @@ impl Inner {
             })?;
             let (content, size) = self.fill_image(&making, begun, source).await?;
             // The image that the machine lies on is there as long as the machine.
-            let env = self
+            let mut env = self
                 .image_env(source.origin.image)
                 .map_err(self.step("looking at the machine's image"))?;
+            env.extend(order.env.clone());
             let published = making
                 .publish(content, size, env)
                 .await

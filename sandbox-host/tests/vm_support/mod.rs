@@ -133,6 +133,7 @@ impl Fixture {
             order: self.next_order(id),
             image: TemplateId::from_uuid(Uuid::now_v7()),
             resume,
+            env: std::collections::BTreeMap::new(),
         }
     }
 

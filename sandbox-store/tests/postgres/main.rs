@@ -6,6 +6,9 @@
     reason = "tests fail by panicking"
 )]
 
+#[path = "../kit/builds.rs"]
+mod build_kit;
+mod builds;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod lost;

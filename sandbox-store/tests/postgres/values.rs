@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn r2_columns_have_native_types_and_only_an_audit_entrys_actor_and_resource_are_text() {
+async fn r2_columns_have_native_types_and_only_actors_and_resources_are_text() {
     let server = Server::start();
     let url = server.database("types").await;
     drop(open(&url).await);
@@ -22,7 +22,8 @@ async fn r2_columns_have_native_types_and_only_an_audit_entrys_actor_and_resourc
         "SELECT table_name || '.' || column_name || ' ' || data_type \
          FROM information_schema.columns WHERE table_schema = 'public' \
          AND (column_name LIKE '%id' OR column_name LIKE '%\\_at' OR column_name LIKE '%until' \
-              OR column_name IN ('at', 'metadata', 'env', 'error', 'resource')) \
+              OR column_name IN ('at', 'metadata', 'env', 'error', 'resource', \
+              'recipe', 'healthcheck', 'failure')) \
          AND table_name NOT LIKE '\\_\\_%' ORDER BY 1",
     )
     .await;
@@ -30,13 +31,14 @@ async fn r2_columns_have_native_types_and_only_an_audit_entrys_actor_and_resourc
         let (column, kind) = found.split_once(' ').unwrap();
         let expected = match column.split_once('.').unwrap() {
             ("audit_logs", "actor_id" | "resource") => "text",
-            (_, "metadata" | "env" | "error") => "jsonb",
+            ("template_builds", "actor_id") => "text",
+            (_, "metadata" | "env" | "error" | "recipe" | "healthcheck" | "failure") => "jsonb",
             (_, name) if name.ends_with("id") => "uuid",
             _ => "timestamp with time zone",
         };
         assert_eq!(kind, expected, "{column}");
     }
-    assert_eq!(types.len(), 34, "{types:?}");
+    assert_eq!(types.len(), 53, "{types:?}");
 }
 
 #[tokio::test]

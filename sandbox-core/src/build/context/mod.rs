@@ -27,8 +27,6 @@ pub use put::{Destination, Put};
 
 use self::tree::Tree;
 
-/// The largest upload, in bytes: 64 MiB.
-pub const CONTEXT_MAX_BYTES: u64 = super::CONTEXT_MAX_BYTES as u64;
 /// The most that an upload unpacks to, in bytes, as an archive and in all its files: 256 MiB.
 pub const CONTEXT_UNPACKED_MAX_BYTES: u64 = 256 << 20;
 /// The most files, folders and links.

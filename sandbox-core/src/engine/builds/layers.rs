@@ -45,21 +45,20 @@ impl Chain {
         Ok(Self { keys })
     }
 
-    /// The key of all that the recipe does to the disk; absent where that is nothing.
-    pub(super) fn last(&self, record: &BuildRecord) -> Option<LayerKey> {
-        let last = record.recipe.steps.iter().rposition(leaves_a_layer)?;
-        self.keys.get(last).copied()
+    /// The key of all that the recipe does, but for `START`; absent where that is nothing.
+    pub(super) fn last(&self) -> Option<LayerKey> {
+        self.keys.last().copied()
+    }
+
+    /// Whether nothing of the recipe but `START` comes behind a step.
+    pub(super) fn is_last(&self, place: usize) -> bool {
+        place + 1 == self.keys.len()
     }
 }
 
 /// Whether a step's result is worth keeping.
 pub(super) fn leaves_a_layer(step: &Step) -> bool {
     step.changes_disk()
-}
-
-/// Whether a step comes behind all that change the disk.
-pub(super) fn is_last_layer(steps: &[Step], place: usize) -> bool {
-    steps.iter().rposition(leaves_a_layer) == Some(place)
 }
 
 impl Inner {
@@ -74,7 +73,7 @@ impl Inner {
         }
         let steps = record.recipe.steps.iter().zip(&chain.keys).enumerate();
         let kept: Vec<(usize, LayerKey)> = steps
-            .filter(|(_, (step, _))| leaves_a_layer(step))
+            .filter(|(place, (step, _))| leaves_a_layer(step) || chain.is_last(*place))
             .map(|(place, (_, key))| (place, *key))
             .collect();
         for (place, key) in kept.into_iter().rev() {

@@ -1,6 +1,6 @@
 //! From a healthy sandbox to a template that everyone who may sees.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     build::{BuildRecord, BuildStep, LayerKey},
@@ -32,6 +32,7 @@ impl Inner {
         sandbox: SandboxId,
         kind: TemplateKind,
         key: LayerKey,
+        env: BTreeMap<String, String>,
         resume: bool,
     ) -> Result<TemplateRecord, Error> {
         let template_id = TemplateId::from_uuid(self.clock.new_uuid());
@@ -46,6 +47,7 @@ impl Inner {
             kind,
             resume,
             layer: Some(key),
+            env,
         };
         self.snapshot(new, &builder().actor).await
     }

@@ -1,6 +1,6 @@
 //! One attempt at a build, from the claim to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tracing::Instrument;
 
@@ -13,7 +13,7 @@ use crate::{
         builds::{
             command::{builder, failure, is_recipes, shell},
             hold::{Broken, Hold},
-            layers::{Chain, Found, is_last_layer, leaves_a_layer},
+            layers::{Chain, Found, leaves_a_layer},
             log::Log,
             program::{Planned, Work, program},
         },
@@ -237,7 +237,7 @@ impl Hold {
             fault(format!("{step}: {problem}"))
         })?;
         let found = inner.find_layer(&self.record, &chain).await?;
-        let last = chain.last(&self.record);
+        let last = chain.last();
         progress.chain = Some(chain);
         let mut from = (self.record.base_template.clone(), self.record.base_id);
         if let Some(Found { template, done }) = found {
@@ -266,8 +266,8 @@ impl Hold {
             size: self.record.size,
             timeout_sec: None,
             on_timeout: OnTimeout::Destroy,
-            metadata: std::collections::BTreeMap::new(),
-            env: std::collections::BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            env: BTreeMap::new(),
             idempotency_key: None,
             build_id: Some(self.record.id),
         };
@@ -344,7 +344,9 @@ impl Hold {
             }
             Step::Env { .. } | Step::User { .. } | Step::Start { .. } => {}
         }
-        let saved_at_the_end = self.kind() == TemplateKind::Image && is_last_layer(&steps, place);
+        let chain = progress.chain.as_ref();
+        let saved_at_the_end =
+            self.kind() == TemplateKind::Image && chain.is_some_and(|chain| chain.is_last(place));
         let key = progress
             .chain
             .as_ref()
@@ -353,18 +355,23 @@ impl Hold {
             && leaves_a_layer(step)
             && !saved_at_the_end
         {
-            self.keep_layer(sandbox, key).await?;
+            self.keep_layer(sandbox, key, scope.env).await?;
         }
         Ok(done)
     }
 
     /// Keeps a step's result for later builds. That it can't be kept costs nothing but time, unless
     /// the sandbox does not go on.
-    async fn keep_layer(&mut self, sandbox: SandboxId, key: LayerKey) -> Result<(), Trouble> {
+    async fn keep_layer(
+        &mut self,
+        sandbox: SandboxId,
+        key: LayerKey,
+        env: BTreeMap<String, String>,
+    ) -> Result<(), Trouble> {
         let inner = Arc::clone(&self.inner);
         let record = self.record.clone();
         let made = self
-            .keep(inner.make_layer(&record, sandbox, TemplateKind::Image, key, true))
+            .keep(inner.make_layer(&record, sandbox, TemplateKind::Image, key, env, true))
             .await?;
         match made {
             Ok(_) => Ok(()),
@@ -529,20 +536,18 @@ impl Hold {
             });
         }
         let sandbox = Self::sandbox(progress)?;
-        let key = progress.chain.as_ref().and_then(|chain| {
-            chain
-                .last(&self.record)
-                .or_else(|| chain.keys.last().copied())
-        });
-        // A recipe that does nothing to the disk has a key all the same: that of its base.
+        let key = progress.chain.as_ref().and_then(|chain| chain.last());
+        // A recipe of START alone has a key all the same: that of doing nothing to its base.
         let key = match key {
             Some(key) => key,
             None => nothing_done(&self.record),
         };
         let inner = Arc::clone(&self.inner);
         let (record, kind) = (self.record.clone(), self.kind());
+        let steps = &record.recipe.steps;
+        let env = scope_before(steps, steps.len()).env;
         let made = self
-            .keep(inner.make_layer(&record, sandbox, kind, key, false))
+            .keep(inner.make_layer(&record, sandbox, kind, key, env, false))
             .await??;
         progress.made = Some(made);
         Ok(Done::default())

@@ -613,3 +613,25 @@ async fn a_build_that_nobody_begins_fails_in_the_end() {
     let failure = details.record.failure.unwrap();
     assert!(failure.message.contains("no worker"), "{failure:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_recipe_sets_is_in_the_environment_of_the_templates_sandboxes() {
+    let world = World::new().await;
+    world
+        .build(recipe(&["ENV A=one B=two", "echo layer", "ENV B=three"]))
+        .await;
+    let request = CreateSandbox {
+        template: Some("app".to_owned()),
+        ..CreateSandbox::default()
+    };
+    let id = world.create_with(request).await.unwrap().id;
+    let spec = crate::process::ProcessSpec::shell("echo $A $B");
+    let output = world.api().exec(id, spec).await.unwrap();
+    assert_eq!(output.stdout, Bytes::from_static(b"one three\n"));
+    // The same but for what comes last: another template, whose steps were all done already.
+    let mut other = recipe(&["ENV A=one B=two", "echo layer", "ENV B=four"]);
+    other.name = "other".to_owned();
+    let details = world.build(other).await;
+    assert_eq!(cached(&details), [false, true, true, false, false]);
+    world.destroy(id).await.unwrap();
+}

@@ -32,6 +32,8 @@ pub(super) struct Image {
     kind: TemplateKind,
     size: MachineSize,
     guest: SimGuest,
+    /// What processes in its sandboxes find in their environment.
+    env: BTreeMap<String, String>,
     pub(super) deleting: bool,
 }
 
@@ -51,6 +53,7 @@ impl Image {
                 ..MachineSize::default()
             },
             guest,
+            env: BTreeMap::new(),
             deleting: false,
         }
     }
@@ -58,7 +61,9 @@ impl Image {
     /// A machine's guest that starts from it; it stands still until the machine runs.
     pub(super) fn start(&self, env: BTreeMap<String, String>) -> Arc<SimGuest> {
         let with_memory = self.kind == TemplateKind::Snapshot;
-        Arc::new(self.guest.fork(env, with_memory))
+        let mut all = self.env.clone();
+        all.extend(env);
+        Arc::new(self.guest.fork(all, with_memory))
     }
 
     pub(super) fn report(&self, id: TemplateId, users: u32) -> HostImage {
@@ -154,7 +159,9 @@ impl Shared {
             if machine.state != HostSandboxState::Paused {
                 return Err(wrong(&machine.state));
             }
+            let origin = machine.image;
             let image = Image {
+                env: order.env.clone(),
                 kind,
                 size: match kind {
                     TemplateKind::Snapshot => machine.size,
@@ -175,6 +182,14 @@ impl Shared {
             if state.making.get(&order.image) == Some(&true) {
                 return Err(HostError::UnknownImage(order.image));
             }
+            let mut image = image;
+            let mut env = state
+                .images
+                .get(&origin)
+                .map(|origin| origin.env.clone())
+                .unwrap_or_default();
+            env.append(&mut image.env);
+            image.env = env;
             let made = image.report(order.image, 0);
             state.images.insert(order.image, image);
             made

@@ -41,6 +41,7 @@ fn snapshot(number: u128, at: u64, of: u128, resume: bool) -> HostSnapshot {
         order: order(number, at),
         image: image(of),
         resume,
+        env: BTreeMap::new(),
     }
 }
 

@@ -71,10 +71,12 @@ impl HostLink {
     async fn image(&self, order: HostSnapshot, kind: TemplateKind) -> Result<HostImage, HostError> {
         let whom = order.order.id.uuid().as_u128();
         self.order(steps::order_image(kind), whom, true, move |world| {
+            let order = order.clone();
             async move {
+                let given = order.clone();
                 let made = match kind {
-                    TemplateKind::Snapshot => world.host.create_snapshot(order).await,
-                    TemplateKind::Image => world.host.flatten_rootfs(order).await,
+                    TemplateKind::Snapshot => world.host.create_snapshot(given).await,
+                    TemplateKind::Image => world.host.flatten_rootfs(given).await,
                 }?;
                 world.image_told(&order);
                 Ok(made)

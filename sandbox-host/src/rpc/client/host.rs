@@ -134,15 +134,17 @@ impl Host for RemoteHost {
     }
 
     async fn create_snapshot(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
-        self.ask(ORDER_LIMIT, |connection, context| async move {
-            connection.client.create_snapshot(context, order).await
+        self.ask(ORDER_LIMIT, |connection, context| {
+            let order = order.clone();
+            async move { connection.client.create_snapshot(context, order).await }
         })
         .await
     }
 
     async fn flatten_rootfs(&self, order: HostSnapshot) -> Result<HostImage, HostError> {
-        self.ask(ORDER_LIMIT, |connection, context| async move {
-            connection.client.flatten_rootfs(context, order).await
+        self.ask(ORDER_LIMIT, |connection, context| {
+            let order = order.clone();
+            async move { connection.client.flatten_rootfs(context, order).await }
         })
         .await
     }

@@ -1,5 +1,5 @@
 -- Conventions: the native types throughout (uuid, timestamptz, jsonb); sizes are named with their
--- unit. Only an audit entry's actor and resource are text, since they may be of any kind.
+-- unit. Only actors and an audit entry's resource are text, since they may be of any kind.
 -- Defaults (sizes among them) are the program's, never this file's.
 
 CREATE TABLE sandboxes (

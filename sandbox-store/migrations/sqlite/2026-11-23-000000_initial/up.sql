@@ -1,5 +1,5 @@
 -- Conventions: IDs are 16-byte UUIDs, times are microseconds since 1970-01-01 UTC, sizes are named
--- with their unit. Only an audit entry's actor and resource are text, since they may be of any kind.
+-- with their unit. Only actors and an audit entry's resource are text, since they may be of any kind.
 -- Defaults (sizes among them) are the program's, never this file's.
 
 -- "SBOX": tells this database from another program's.

@@ -3,6 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+#[path = "../kit/builds.rs"]
+mod build_kit;
+mod builds;
+#[path = "../kit/mod.rs"]
 mod kit;
 
 use std::{
