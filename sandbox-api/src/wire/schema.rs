@@ -104,7 +104,7 @@ pub(super) fn recipe() -> Schema {
              in the snapshot. What can't be read is refused with its line and column.",
         ))
         .examples([serde_json::json!([
-            "apt-get update && apt-get install -y python3",
+            "python3 -m venv /srv/venv",
             "WORKDIR /srv",
             "COPY app .",
             "START python3 -m http.server 8000",
