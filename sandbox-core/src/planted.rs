@@ -43,6 +43,14 @@ pub enum Bug {
     StaleTrusted,
     /// Files of a template go while sandboxes lie on them, and its record with them (trap 21).
     FreedInUse,
+    /// A build is written, and its template published, whatever became of it meanwhile: cancelled, or
+    /// taken by another worker (trap 14).
+    BuildWrittenBlindly,
+    /// The sandbox of a build names no build, so that it is listed, and nobody ends it when its
+    /// worker dies (trap 13).
+    BuildSandboxUnnamed,
+    /// The reconciler takes builds back while the leases of their workers last (trap 14).
+    BuildLeaseIgnored,
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -57,7 +65,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 14] = [
+        pub const ALL: [Self; 17] = [
             Self::NoPreMark,
             Self::RunningByGuess,
             Self::UnconditionalUpdate,
@@ -72,6 +80,9 @@ mod switch {
             Self::LeaseIgnored,
             Self::StaleTrusted,
             Self::FreedInUse,
+            Self::BuildWrittenBlindly,
+            Self::BuildSandboxUnnamed,
+            Self::BuildLeaseIgnored,
         ];
 
         /// Runs something on this thread with the mistake in it.

@@ -50,7 +50,7 @@ struct Tables {
 #[derive(Debug)]
 enum Fault {
     BeforeWrite,
-    AfterWrite,
+    AfterWrite(StoreError),
 }
 
 impl MemoryStore {
@@ -73,7 +73,14 @@ impl MemoryStore {
 
     /// The next write happens, and its caller is told that the store is unavailable.
     pub fn lose_next_reply(&self) {
-        self.lock().faults.push(Fault::AfterWrite);
+        let lost = StoreError::Unavailable("injected, after the write".to_owned());
+        self.lock().faults.push(Fault::AfterWrite(lost));
+    }
+
+    /// The next write happens, and its caller is told this: where a statement is repeated, what comes
+    /// back is the answer to the second one.
+    pub fn answer_next_write(&self, error: StoreError) {
+        self.lock().faults.push(Fault::AfterWrite(error));
     }
 
     /// Forgets the faults that have not struck yet.
@@ -148,11 +155,9 @@ impl MemoryStore {
         match tables.faults.pop() {
             None => change(&mut tables),
             Some(Fault::BeforeWrite) => Err(StoreError::Unavailable("injected".to_owned())),
-            Some(Fault::AfterWrite) => {
+            Some(Fault::AfterWrite(error)) => {
                 change(&mut tables)?;
-                Err(StoreError::Unavailable(
-                    "injected, after the write".to_owned(),
-                ))
+                Err(error)
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
 const WRITE_ATTEMPTS: u32 = 6;
 
 /// A build that is at work here.
-pub(super) struct Hold {
+pub(in crate::engine) struct Hold {
     pub(super) inner: Arc<Inner>,
     pub(super) actor: Actor,
     /// As it was last read or written.

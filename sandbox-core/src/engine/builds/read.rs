@@ -81,7 +81,11 @@ impl Engine {
             let record = inner.build_record(id).await?;
             let Some(write) = cancel(&record, inner.stamp(&caller.actor)) else {
                 return match record.status {
-                    BuildStatus::Cancelled => Ok(record),
+                    // Perhaps by the write before, whose reply was lost.
+                    BuildStatus::Cancelled => {
+                        inner.builds.end(id);
+                        Ok(record)
+                    }
                     status => Err(Error::BuildEnded { id, status }),
                 };
             };

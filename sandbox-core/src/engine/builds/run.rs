@@ -25,6 +25,7 @@ use crate::{
         NewSandbox,
         build::{fail, hand_back},
     },
+    planted::{Bug, planted},
     process::{ProcessSpec, WhenFull},
     sandbox::OnTimeout,
     template::{TemplateKind, TemplateRecord},
@@ -269,7 +270,7 @@ impl Hold {
             metadata: BTreeMap::new(),
             env: BTreeMap::new(),
             idempotency_key: None,
-            build_id: Some(self.record.id),
+            build_id: (!planted(Bug::BuildSandboxUnnamed)).then_some(self.record.id),
         };
         progress.sandbox = Some(sandbox);
         let team = self.record.team_id;

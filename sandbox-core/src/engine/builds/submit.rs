@@ -162,23 +162,26 @@ impl Inner {
         let stamp = self.stamp(&record.actor);
         match self.store.insert_build(submit(record.clone(), stamp)).await {
             Ok(()) => Ok(record),
-            Err(StoreError::Duplicate) => {
-                let key = record.idempotency_key.as_deref().unwrap_or_default();
-                let found = self
-                    .store
-                    .build_by_idempotency_key(record.team_id, key)
-                    .await;
-                match found.map_err(errors::from_store)? {
-                    Some(found) if same_request(&found, &record) => Ok(found),
-                    Some(_) => Err(Error::IdempotencyMismatch),
-                    None => Err(Error::Internal("a new ID was taken already".to_owned())),
-                }
-            }
-            // The reply may have been lost with the record written: then go on.
-            Err(error) => match self.store.build(record.id).await {
-                Ok(Some(found)) => Ok(found),
-                _ => Err(errors::from_store(error)),
+            // A lost reply, or a statement that was repeated: then it is written.
+            Err(error) => match (self.store.build(record.id).await, error) {
+                (Ok(Some(found)), _) => Ok(found),
+                (Ok(None), StoreError::Duplicate) => self.build_of_key(&record).await,
+                (_, error) => Err(errors::from_store(error)),
             },
+        }
+    }
+
+    /// The build that has the key of this one.
+    async fn build_of_key(&self, record: &BuildRecord) -> Result<BuildRecord, Error> {
+        let key = record.idempotency_key.as_deref().unwrap_or_default();
+        let found = self
+            .store
+            .build_by_idempotency_key(record.team_id, key)
+            .await;
+        match found.map_err(errors::from_store)? {
+            Some(found) if same_request(&found, record) => Ok(found),
+            Some(_) => Err(Error::IdempotencyMismatch),
+            None => Err(Error::Internal("a new ID was taken already".to_owned())),
         }
     }
 }

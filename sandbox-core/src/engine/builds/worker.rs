@@ -117,7 +117,10 @@ impl Inner {
         Ok(None)
     }
 
-    async fn claim_build(self: &Arc<Self>, record: BuildRecord) -> Result<Option<Hold>, Error> {
+    pub(in crate::engine) async fn claim_build(
+        self: &Arc<Self>,
+        record: BuildRecord,
+    ) -> Result<Option<Hold>, Error> {
         // Whoever reads the claim in the store finds that it is at work here.
         let Some(at_work) = self.builds.begin(record.id) else {
             return Ok(None);
@@ -130,10 +133,10 @@ impl Inner {
         let claimed = write.record.clone();
         let ours = match self.store.update_build(write).await {
             Ok(()) => true,
-            Err(StoreError::Conflict) => false,
-            // The reply may have been lost with the claim written.
+            // The reply may have been lost, or the statement repeated, with the claim written.
             Err(error) => match self.store.build(record.id).await {
                 Ok(stored) => stored.as_ref() == Some(&claimed),
+                Err(_) if matches!(error, StoreError::Conflict) => false,
                 Err(_) => return Err(errors::from_store(error)),
             },
         };

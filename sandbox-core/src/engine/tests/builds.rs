@@ -595,6 +595,35 @@ async fn r10_one_key_is_one_build() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r10_a_build_whose_insertion_was_repeated_is_there() {
+    let world = World::new().await;
+    world
+        .store
+        .answer_next_write(crate::store::StoreError::Duplicate);
+    let submitted = world.api().submit_build(recipe(&["echo one"])).await;
+    let id = submitted.unwrap().id;
+    assert_eq!(world.ended(id).await.record.status, BuildStatus::Success);
+    assert_eq!(world.store.all_builds().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_repeated_is_a_claim() {
+    let world = World::still().await;
+    let id = world
+        .api()
+        .submit_build(recipe(&["echo one"]))
+        .await
+        .unwrap()
+        .id;
+    world
+        .store
+        .answer_next_write(crate::store::StoreError::Conflict);
+    let record = world.stored_build(id);
+    let claimed = world.engine.inner.claim_build(record).await.unwrap();
+    assert!(claimed.is_some(), "{:?}", world.stored_build(id));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_build_that_nobody_begins_fails_in_the_end() {
     let config = EngineConfig {
         build_workers: 0,

@@ -12,6 +12,7 @@ use crate::{
     },
     clock::Timestamp,
     id::{BuildId, TeamId},
+    planted::{Bug, planted},
     sandbox::PageRequest,
     store::{BuildStore, BuildWrite, StoreError},
 };
@@ -61,7 +62,10 @@ impl BuildStore for MemoryStore {
     async fn update_build(&self, write: BuildWrite) -> Result<(), StoreError> {
         self.write(|tables| {
             let there = tables.builds.get(&write.record.id);
-            if there.is_none_or(|there| there.version + 1 != write.record.version) {
+            let follows = |there: &BuildRecord| {
+                there.version + 1 == write.record.version || planted(Bug::BuildWrittenBlindly)
+            };
+            if !there.is_some_and(follows) {
                 return Err(StoreError::Conflict);
             }
             tables.put_build(write)

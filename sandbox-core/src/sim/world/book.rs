@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use crate::{
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    build::{BuildRecord, BuildStatus, LogCursor},
+    id::{BuildId, OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationKind, OperationStatus},
     sandbox::{OnTimeout, SandboxRecord},
     template::{TemplateKind, TemplateRecord},
@@ -17,6 +18,8 @@ pub(super) struct Book {
     pub(super) templates: BTreeMap<TemplateId, Made>,
     pub(super) keys: BTreeMap<(TeamId, String), SandboxId>,
     pub(super) operations: BTreeMap<OperationId, Begun>,
+    pub(super) builds: BTreeMap<BuildId, Asked>,
+    pub(super) build_keys: BTreeMap<String, BuildId>,
     /// Templates that someone wanted to be gone.
     pub(super) unwanted: BTreeSet<TemplateId>,
     /// Sandboxes that someone wanted to be gone, whether or not they are known.
@@ -80,6 +83,17 @@ pub(super) struct Look {
 pub(super) struct Made {
     pub(super) file: Register,
     pub(super) memory: Register,
+}
+
+/// A build that a client has asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    /// How it has ended, as far as anyone was told.
+    pub(super) ended: Option<BuildStatus>,
+    /// The newest version that a client was told.
+    pub(super) version: u64,
+    /// Where the last one who followed its log has stopped.
+    pub(super) read: LogCursor,
 }
 
 /// An operation that a client has begun.
@@ -338,6 +352,39 @@ impl World {
         if let Some(before) = before.filter(|before| before != status) {
             let kind = kind.as_str();
             self.violated(|| format!("{kind} {id} had ended {before:?}, then {status:?}"));
+        }
+    }
+
+    /// A client was told how a build stands; `least` is the version that had been told before it asked.
+    pub(super) fn told_build(&self, record: &BuildRecord, least: u64) {
+        let id = record.id;
+        let status = record.status;
+        let before = self.book(|book| {
+            let asked = book.builds.entry(id).or_default();
+            let before = asked.ended;
+            asked.version = asked.version.max(record.version);
+            asked.ended = asked.ended.or(status.ended().then_some(status));
+            before
+        });
+        if record.version < least {
+            self.violated(|| format!("{id}: version {} was told after {least}", record.version));
+        }
+        if let Some(before) = before.filter(|before| status.ended() && *before != status) {
+            self.violated(|| format!("{id} had ended {before:?}, then {status:?}"));
+        }
+        let Some(written) = self.built(id) else {
+            self.violated(|| format!("{id} was told of, and was never written"));
+            return;
+        };
+        if status.ended() && written != *record {
+            self.violated(|| format!("{record:?} was told of {written:?}"));
+        }
+        let made = written
+            .template_id
+            .filter(|_| status == BuildStatus::Success);
+        let template = made.and_then(|made| self.lock().truth.templates.get(&made).cloned());
+        if let Some(template) = template {
+            self.told_template(&template, None);
         }
     }
 }

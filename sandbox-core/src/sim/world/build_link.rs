@@ -17,19 +17,29 @@ use crate::{
 #[async_trait]
 impl BuildStore for StoreLink {
     async fn insert_build(&self, write: BuildWrite) -> Result<(), StoreError> {
-        let whom = write.record.id.uuid().as_u128();
+        let (whom, plane) = (write.record.id.uuid().as_u128(), self.0.plane);
         self.write(steps::BUILD_SUBMIT, whom, move |world| {
             let write = write.clone();
-            async move { world.store.insert_build(write).await }.boxed()
+            async move {
+                world.store.insert_build(write.clone()).await?;
+                world.build_written(&write, plane);
+                Ok(())
+            }
+            .boxed()
         })
         .await
     }
 
     async fn update_build(&self, write: BuildWrite) -> Result<(), StoreError> {
-        let whom = write.record.id.uuid().as_u128();
+        let (whom, plane) = (write.record.id.uuid().as_u128(), self.0.plane);
         self.write(steps::build(&write), whom, move |world| {
             let write = write.clone();
-            async move { world.store.update_build(write).await }.boxed()
+            async move {
+                world.store.update_build(write.clone()).await?;
+                world.build_written(&write, plane);
+                Ok(())
+            }
+            .boxed()
         })
         .await
     }
@@ -74,7 +84,12 @@ impl BuildStore for StoreLink {
         let whom = id.uuid().as_u128();
         self.write(steps::BUILD_LOG, whom, move |world| {
             let entries = entries.clone();
-            async move { world.store.append_build_log(id, entries).await }.boxed()
+            async move {
+                world.store.append_build_log(id, entries.clone()).await?;
+                world.logged(id, &entries);
+                Ok(())
+            }
+            .boxed()
         })
         .await
     }

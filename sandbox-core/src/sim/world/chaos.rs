@@ -43,6 +43,7 @@ enum Event {
     HostPauses,
     Kill,
     FailInside,
+    QueueAway,
 }
 
 fn possible(weather: &Weather) -> Vec<Event> {
@@ -60,6 +61,7 @@ fn possible(weather: &Weather) -> Vec<Event> {
         (weather.strangers, Event::Stranger),
         (weather.host_pauses, Event::HostPauses),
         (weather.crashes, Event::Kill),
+        (weather.queue_away, Event::QueueAway),
     ];
     let chosen = all.iter().filter(|(there, _)| *there);
     chosen.map(|(_, event)| *event).collect()
@@ -123,6 +125,11 @@ impl World {
                 self.lock().host_full = true;
                 tokio::time::sleep(self.some_time(20_000)).await;
                 self.lock().host_full = false;
+            }
+            Event::QueueAway => {
+                self.lock().queue_away = true;
+                tokio::time::sleep(self.some_time(20_000)).await;
+                self.lock().queue_away = false;
             }
             Event::SlowDisk => {
                 let call = self.lock().rng.pick(&CALLS);
@@ -241,6 +248,7 @@ impl World {
         inner.faults_over = true;
         inner.store_full = false;
         inner.host_full = false;
+        inner.queue_away = false;
         for lines in &mut inner.cut {
             *lines = [false; 2];
         }

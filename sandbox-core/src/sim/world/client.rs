@@ -1,5 +1,6 @@
 //! Clients: what they ask for, one thing after another, and what they make of the answers.
 
+mod builds;
 mod guest;
 mod life;
 mod look;
@@ -7,6 +8,7 @@ mod templates;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+pub(super) use builds::{BUILT, Nature, nature};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -99,6 +101,9 @@ impl Client {
     }
 
     async fn request(&self) {
+        if self.caller.admin && self.world.lock().builds && self.world.chance(7500) {
+            return self.build_request().await;
+        }
         match self.world.below(100) {
             0..18 => self.create().await,
             18..23 => self.begin_create().await,

@@ -23,13 +23,16 @@
 //! what nobody may ever see.
 
 mod book;
+mod build_check;
 mod build_link;
+mod build_truth;
 mod chaos;
 mod check;
 mod client;
 mod host_link;
 mod network;
 mod plane;
+mod queue_link;
 mod rng;
 mod settle;
 mod steps;
@@ -66,6 +69,9 @@ use crate::{clock::Clock, engine::EngineConfig};
 
 /// The most violations that are kept of one life.
 const VIOLATIONS_MAX: usize = 20;
+
+/// Worlds in which templates are built, in ten thousand.
+const BUILDING: u64 = 3000;
 
 /// What a life is like, beside its seed.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +140,11 @@ struct Inner {
     cut: Vec<[bool; 2]>,
     store_full: bool,
     host_full: bool,
+    queue_away: bool,
+    /// Nothing goes wrong in this world.
+    calm: bool,
+    /// Someone asks for template builds here.
+    builds: bool,
     /// Whether there are such faults in this world at all, at whatever time.
     clocks_jump: bool,
     host_restarts: bool,
@@ -174,7 +185,9 @@ impl World {
             4..8 => 2,
             _ => 3,
         };
-        let config = config(&mut rng, planes);
+        // Each build takes long and much; a share of all worlds shows them.
+        let builds = rng.chance(BUILDING);
+        let config = config(&mut rng, planes, builds);
         Self {
             store: Arc::new(MemoryStore::new()),
             host,
@@ -192,6 +205,9 @@ impl World {
                 cut: vec![[false; 2]; planes],
                 store_full: false,
                 host_full: false,
+                queue_away: false,
+                calm: options.calm,
+                builds,
                 truth: Truth::default(),
                 book: Book::default(),
                 steps: BTreeMap::new(),
@@ -292,7 +308,7 @@ impl World {
 }
 
 /// Numbers small enough that every bound is reached within a life.
-fn config(rng: &mut Rng, planes: usize) -> EngineConfig {
+fn config(rng: &mut Rng, planes: usize, builds: bool) -> EngineConfig {
     EngineConfig {
         sole_owner: planes == 1 && rng.coin(),
         lease: rng.millis(5000, 15_000),
@@ -304,6 +320,14 @@ fn config(rng: &mut Rng, planes: usize) -> EngineConfig {
         unknown_grace: Duration::from_secs(20),
         host_silence: rng.millis(8000, 20_000),
         round_max: rng.millis(5000, 15_000),
+        build_workers: match builds {
+            true => 1 + u32::from(rng.coin()),
+            false => 0,
+        },
+        build_timeout: rng.millis(20_000, 45_000),
+        build_queue_timeout: rng.millis(60_000, 300_000),
+        build_glance: rng.millis(1000, 10_000),
+        layer_retention: rng.millis(20_000, 200_000),
         ..EngineConfig::DEFAULT
     }
 }

@@ -14,6 +14,7 @@ use super::{
     World,
     host_link::{HostLink, PlaneClock},
     network::{Life, Line, Peer},
+    queue_link::QueueLink,
     store_link::StoreLink,
 };
 use crate::engine::{Engine, Parts};
@@ -205,8 +206,9 @@ impl Plane {
             plane: self.number,
             peer,
         };
+        let faults = Arc::new(QueueLink(Arc::clone(&self.world)));
         Parts {
-            queue: Arc::new(self.world.queue.clone()),
+            queue: Arc::new(self.world.queue.reached_through(faults)),
             store: Arc::new(StoreLink(line(Peer::Store))),
             host: Arc::new(HostLink(line(Peer::Host))),
             clock: Arc::new(PlaneClock {

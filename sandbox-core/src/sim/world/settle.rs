@@ -7,6 +7,7 @@ use crate::{
     api::Api,
     audit::Actor,
     caller::Caller,
+    clock::Clock,
     engine::EngineApi,
     error::Error,
     id::{SandboxId, TemplateId},
@@ -24,7 +25,12 @@ pub(super) async fn settle(world: &Arc<World>, planes: &Arc<Planes>) {
     world.clear_up();
     planes.heal();
     planes.all_up().await;
-    if !patient(world, "it did not settle", |world| world.unsettled()).await {
+    let since = world.clock.now();
+    let amiss = |world: &World| {
+        world.check_leases(since);
+        world.unsettled()
+    };
+    if !patient(world, "it did not settle", amiss).await {
         return;
     }
     world.check_settled();

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::{
+    audit::Actor,
     build::BuildStatus,
     operation::{OperationKind, OperationStatus},
     sandbox::SandboxRecord,
@@ -143,16 +144,53 @@ pub(super) fn template(write: &TemplateWrite) -> Step {
 /// A build's own writes.
 pub(super) fn build(write: &BuildWrite) -> Step {
     let record = &write.record;
-    match (record.status, &write.audit) {
-        (BuildStatus::Pending, _) => step("build", "hand it back"),
-        (BuildStatus::Running, Some(_)) => step("build", "claim it"),
-        (BuildStatus::Running, None) if write.steps.is_empty() => step("build", "write the lease"),
-        (BuildStatus::Running, None) => step("build", "write the progress"),
-        (BuildStatus::Success, _) => step("build", "publish the template"),
-        (BuildStatus::Failed, _) => step("build", "write the failure"),
-        (BuildStatus::Cancelled, _) => step("build", "cancel it"),
-    }
+    let Some(audit) = &write.audit else {
+        return match write.steps.first() {
+            None => step("build", "write the lease"),
+            Some(begun) if begun.ok.is_none() => step("build", "write that a step begins"),
+            Some(_) => step("build", "write that a step has ended"),
+        };
+    };
+    // Its worker, or someone who finds that it has none.
+    let by_worker = audit.actor == Actor::system("builder");
+    step(
+        "build",
+        match (record.status, by_worker) {
+            (BuildStatus::Pending, true) => "hand it back",
+            (BuildStatus::Pending, false) => "take it back",
+            (BuildStatus::Running, _) => "claim it",
+            (BuildStatus::Success, _) => match write.templates.len() {
+                0 => "publish what has the name",
+                1 => "publish the template",
+                _ => "publish the template in place of another",
+            },
+            (BuildStatus::Failed, true) => "write the failure",
+            (BuildStatus::Failed, false) => "write that nobody builds it",
+            (BuildStatus::Cancelled, _) => "cancel it",
+        },
+    )
 }
+
+/// What a build's life consists of.
+#[cfg(test)]
+pub(super) const BUILD_STEPS: [Step; 16] = [
+    BUILD_CONTEXT,
+    BUILD_SUBMIT,
+    BUILD_LOG,
+    step("build", "claim it"),
+    step("build", "write the lease"),
+    step("build", "write that a step begins"),
+    step("build", "write that a step has ended"),
+    step("build", "note that a layer is used"),
+    step("build", "publish the template"),
+    step("build", "publish the template in place of another"),
+    step("build", "publish what has the name"),
+    step("build", "write the failure"),
+    step("build", "write that nobody builds it"),
+    step("build", "cancel it"),
+    step("build", "hand it back"),
+    step("build", "take it back"),
+];
 
 pub(super) const BUILD_SUBMIT: Step = step("build", "write the first record");
 pub(super) const BUILD_LOG: Step = step("build", "write the log");

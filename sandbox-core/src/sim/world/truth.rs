@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
+use super::{World, build_truth::BuildTruth};
 use crate::{
     audit::AuditEntry,
+    build::BuildRecord,
     clock::Clock,
     host::{HostReport, HostSandboxState, HostSnapshot},
     id::{SandboxId, TemplateId},
@@ -23,7 +24,7 @@ pub(super) struct Truth {
     records: BTreeMap<SandboxId, SandboxRecord>,
     removed: BTreeSet<SandboxId>,
     pub(super) templates: BTreeMap<TemplateId, TemplateRecord>,
-    /// Templates that were ready once.
+    /// Templates that were ready once, or ready to be published.
     pub(super) published: BTreeSet<TemplateId>,
     /// Audit entries that went with writes, by the written ID of what was written.
     pub(super) audited: BTreeMap<String, Vec<AuditEntry>>,
@@ -36,6 +37,7 @@ pub(super) struct Truth {
     /// Machines that ran once, and those of them that the host showed otherwise since.
     ran: BTreeSet<SandboxId>,
     shown_ended: BTreeSet<SandboxId>,
+    pub(super) builds: BuildTruth,
 }
 
 impl Truth {
@@ -44,7 +46,7 @@ impl Truth {
         self.tick
     }
 
-    fn audit(&mut self, entry: &AuditEntry) {
+    pub(super) fn audit(&mut self, entry: &AuditEntry) {
         let entries = self.audited.entry(entry.resource.clone()).or_default();
         entries.push(entry.clone());
     }
@@ -203,28 +205,34 @@ impl World {
     }
 
     pub(super) fn template_written(&self, write: &TemplateWrite) {
+        self.template_written_by(write, None);
+    }
+
+    /// A template was written; `by` is the build that this belongs to.
+    pub(super) fn template_written_by(&self, write: &TemplateWrite, by: Option<&BuildRecord>) {
         let id = write.change.id();
-        let (version, expected) = {
+        let (version, expected, before) = {
             let truth = &mut self.lock().truth;
             if let Some(entry) = &write.audit {
                 truth.audit(entry);
             }
             let before = match &write.change {
                 TemplateChange::Insert(record) | TemplateChange::Update(record) => {
-                    if record.state == TemplateState::Ready {
+                    if matches!(record.state, TemplateState::Ready | TemplateState::Layer) {
                         truth.published.insert(id);
                     }
                     truth.templates.insert(id, record.clone())
                 }
                 TemplateChange::Remove(..) => truth.templates.remove(&id),
             };
-            let expected = before.map_or(0, |before| before.version);
-            match &write.change {
+            let expected = before.as_ref().map_or(0, |before| before.version);
+            let (version, expected) = match &write.change {
                 TemplateChange::Insert(record) | TemplateChange::Update(record) => {
                     (record.version, expected + 1)
                 }
                 TemplateChange::Remove(_, version) => (*version, expected),
-            }
+            };
+            (version, expected, before)
         };
         self.note("store: template", id.uuid().as_u128(), || {
             format!("{id} {:?}", write.change)
@@ -232,6 +240,7 @@ impl World {
         if version != expected {
             self.violated(|| format!("{id} was written at version {version}, not {expected}"));
         }
+        self.check_naming(write, before.as_ref(), by);
     }
 
     fn recorded_as(&self, record: &SandboxRecord) {

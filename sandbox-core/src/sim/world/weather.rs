@@ -58,6 +58,9 @@ pub(super) struct Weather {
     pub(super) host_pauses: bool,
     pub(super) absent_at_work: bool,
     pub(super) crashes: bool,
+    /// How often something befalls a wake-up of the queue.
+    pub(super) queue: u64,
+    pub(super) queue_away: bool,
 }
 
 impl Weather {
@@ -116,6 +119,11 @@ impl Weather {
             host_pauses: rng.chance(3000),
             absent_at_work: rng.coin(),
             crashes: rng.chance(5000),
+            queue: match rng.coin() {
+                true => 0,
+                false => rng.below(6000),
+            },
+            queue_away: rng.chance(3000),
         }
     }
 

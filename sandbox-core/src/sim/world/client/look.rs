@@ -64,6 +64,10 @@ impl Client {
                     self.world
                         .violated(|| format!("{} was listed to another team", record.id));
                 }
+                if record.build_id.is_some() {
+                    self.world
+                        .violated(|| format!("{} is of a build, and was listed", record.id));
+                }
                 found.insert(record.id);
             }
             page.after = part.next;

@@ -114,6 +114,9 @@ fn every_step_has_failed_crashed_and_been_done_twice() {
             "{kind:?}: {steps:?}"
         );
     }
+    for step in steps::BUILD_STEPS {
+        assert!(covered.contains_key(&step), "nobody has seen {step}");
+    }
     for order in steps::ORDERS {
         assert!(covered.contains_key(&order), "nobody has seen {order}");
     }
