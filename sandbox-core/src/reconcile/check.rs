@@ -34,7 +34,7 @@ pub enum Rules {
     /// What no record knows has its grace.
     Grace,
     /// Nothing is destroyed, and nothing called running, paused or stopped, on the word of a host
-    /// that is silent or of an old report.
+    /// that is silent or of an old report; nor called so while the host is at work on it.
     Heard,
     /// The transition table allows it.
     Table,
@@ -178,6 +178,18 @@ impl Known<'_> {
             broken.insert(Rules::Lease);
         }
         let machine = self.machines.get(&record.id);
+        let unsteady = machine.is_some_and(|machine| machine.at_work);
+        let called = matches!(
+            action,
+            Action::MarkStopped { .. }
+                | Action::MarkRunning { .. }
+                | Action::MarkPaused { .. }
+                | Action::CompleteCreate { .. }
+                | Action::SettleOperation { .. }
+        );
+        if unsteady && called {
+            broken.insert(Rules::Heard);
+        }
         let paused = machine.is_some_and(|machine| {
             machine.generation >= record.generation && machine.state == HostSandboxState::Paused
         });
