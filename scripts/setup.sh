@@ -61,6 +61,7 @@ check_packages() {
         # Templates of Debian are made with it, which running sandboxes does not need.
         need "mmdebstrap" mmdebstrap has_program mmdebstrap
         need "a PostgreSQL server" postgresql has_postgres
+        need "a Redis server" redis-server has_program redis-server
         need "Python with venv" python3-venv has_python
     fi
 }
@@ -139,7 +140,43 @@ try_install() {
     know "${missing[@]}"
     resolve
     say "installing ${packages[*]}"
-    apt-get "${install_args[@]}" -q -o DPkg::Lock::Timeout=300 "${packages[@]}" >"$log" 2>&1
+    keep_services_off
+    local status=0
+    apt-get "${install_args[@]}" -q -o DPkg::Lock::Timeout=300 "${packages[@]}" >"$log" 2>&1 || status=$?
+    let_services_on
+    return "$status"
+}
+
+# The tests start their own servers: what installs one for them must not start the system's, neither
+# now nor at the next boot.
+SERVICES=(postgresql redis-server)
+POLICY=/usr/sbin/policy-rc.d
+policy_is_ours=no
+
+keep_services_off() {
+    # One that is there already is the administrator's.
+    [ ! -e "$POLICY" ] || return 0
+    policy_is_ours=yes
+    cat >"$POLICY" <<'END'
+#!/bin/sh
+# Made by scripts/setup.sh for the time of an installation.
+case $1 in postgresql* | redis-server*) exit 101 ;; esac
+END
+    chmod 755 "$POLICY"
+}
+
+let_services_on() {
+    [ "$policy_is_ours" = no ] || rm -f "$POLICY"
+    policy_is_ours=no
+    local service
+    for service in "${SERVICES[@]}"; do
+        [[ " ${missing[*]} " == *" $service "* ]] || continue
+        # Whether systemd or the older scripts start it.
+        if has_program systemctl; then
+            systemctl disable "$service" >/dev/null 2>&1 || true
+        fi
+        update-rc.d "$service" disable >/dev/null 2>&1 || true
+    done
 }
 
 install_missing() {
@@ -326,7 +363,7 @@ run | test) ;;
 esac
 scratch=$(mktemp -d)
 making=
-trap 'rm -rf "$scratch" ${making:+"$making"}' EXIT
+trap 'let_services_on; rm -rf "$scratch" ${making:+"$making"}' EXIT
 check_packages
 [ ${#missing[@]} -eq 0 ] || install_missing
 ensure_kernel

@@ -14,7 +14,7 @@ use sandbox_core::{
     engine::{Engine, EngineConfig, Parts},
     error::Error,
     sandbox::{CreateSandbox, SandboxRecord, SandboxState},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
     size::MachineSize,
 };
 
@@ -43,6 +43,7 @@ async fn life(request: CreateSandbox) {
     let parts = Parts {
         store: store.clone(),
         host: Arc::new(host.clone()),
+        queue: Arc::new(SimQueue::new()),
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default())

@@ -11,7 +11,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use sandbox_core::{
-    disk::{COW_CHUNK_BYTES, DiskBackend, DiskFacts, DiskFormat, cow_file_bytes},
+    disk::{COW_CHUNK_BYTES, DiskBackend, DiskChoice, DiskFacts, DiskFormat, cow_file_bytes},
     flatten::{FlattenInputs, Step, Undo, plan, plan_exact},
 };
 
@@ -99,7 +99,7 @@ fuzz_target!(|case: Case| {
     let wanted = case
         .wanted
         .and_then(|number| DiskBackend::ALL.get(usize::from(number) % 4).copied());
-    match facts.choose(wanted) {
+    match facts.choose(wanted.map_or(DiskChoice::Auto, DiskChoice::Only)) {
         Ok(backend) => {
             assert!(wanted.is_none_or(|wanted| wanted == backend));
             assert!(match backend {

@@ -250,9 +250,10 @@ fuzz_target!(|world: World| {
         unknown_since: &unknown,
         unknown_images_since: &images,
         unknown_grace: Duration::from_secs(u64::from(world.grace_sec)),
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
-    let actions = plan(&records, &templates, &view, at(NOW));
-    let breaches = check(&records, &templates, &view, at(NOW), &actions);
+    let actions = plan(known, &view, at(NOW));
+    let breaches = check(known, &view, at(NOW), &actions);
     assert!(breaches.is_empty(), "{breaches:?} in {actions:?}");
 
     let mut written = Vec::new();
@@ -276,7 +277,7 @@ fuzz_target!(|world: World| {
         written.push(record.id);
     }
     // A deadline that has passed may strike once the record is true; nothing is marked twice.
-    for action in plan(&records, &templates, &view, at(NOW)) {
+    for action in plan(known, &view, at(NOW)) {
         let again = written
             .iter()
             .any(|id| About::Sandbox(*id) == action.about());

@@ -11,7 +11,7 @@ use sandbox_core::{
     audit::Actor,
     caller::Caller,
     engine::{Engine, EngineConfig, Parts},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let parts = Parts {
         store: Arc::new(MemoryStore::new()),
         host: Arc::new(SimHost::new(clock.clone())),
+        queue: Arc::new(SimQueue::new()),
         clock,
     };
     let engine = Engine::start(parts.clone(), EngineConfig::DEFAULT).await?;

@@ -5,12 +5,14 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use sandbox_core::disk::DiskChoice;
 use sandbox_host::daemon::LogFormat;
+use sandbox_store::RedisUrlError;
 use serde::Deserialize;
 
 use crate::{
     database::Database,
     host::{HostAddress, HostChoiceError},
     limits::Limits,
+    queue::QueueChoice,
 };
 
 /// The sandbox platform as a daemon: isolated Linux machines over REST.
@@ -77,7 +79,10 @@ pub struct Args {
     )]
     pub database_url: Option<String>,
 
-    /// Wake workers up through this Redis instead of within the daemon: not yet, and refused
+    /// Wake workers up through this Redis instead of within the daemon
+    ///
+    /// redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or redis+unix:///PATH. Daemons
+    /// that share a PostgreSQL share it too.
     #[arg(
         long,
         env = "SANDBOX_REDIS_URL",
@@ -169,6 +174,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where the records are.
     pub database: Database,
+    /// What wakes the workers up.
+    pub queue: QueueChoice,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// Where clients of the Rust SDK and the command line tool may come in besides the socket in
@@ -224,12 +231,9 @@ pub enum ConfigError {
     /// There is not one host.
     #[error(transparent)]
     Host(#[from] HostChoiceError),
-    /// It is a name for what is still to come.
-    #[error(
-        "--redis-url (SANDBOX_REDIS_URL, `redis_url`): this version has no queue on Redis yet; leave \
-         it out, and the daemon wakes its workers itself"
-    )]
-    NoRedisYet,
+    /// The URL of a Redis server makes no sense.
+    #[error("--redis-url (SANDBOX_REDIS_URL, `redis_url`)")]
+    Redis(#[from] RedisUrlError),
 }
 
 impl Config {
@@ -261,9 +265,6 @@ impl Config {
 
     fn combine(args: Args, file: File) -> Result<Self, ConfigError> {
         const POOL_SIZE: usize = 2;
-        if args.redis_url.or(file.redis_url).is_some() {
-            return Err(ConfigError::NoRedisYet);
-        }
         let host = HostAddress::choose(
             args.no_local_host || file.no_local_host == Some(true),
             args.host.or(file.host).as_deref(),
@@ -281,9 +282,11 @@ impl Config {
             Some(url) => Database::Postgres(url),
             None => Database::Sqlite(data.join("sandbox.db")),
         };
+        let queue = QueueChoice::of(args.redis_url.or(file.redis_url))?;
         Ok(Self {
             data,
             database,
+            queue,
             rpc_listen: args.rpc_listen.or(file.rpc_listen),
             team_keys: args.team_keys.or(file.team_keys),
             listen: args
@@ -333,16 +336,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused_by_name_with_what_to_do() {
-        let all = ["--data", "/a", "--redis-url", "redis://user:word@x"];
-        let by_flag = Config::load(args(&all)).unwrap_err().to_string();
-        let file = toml::from_str("redis_url = \"redis://x\"\n").unwrap();
-        let by_file = Config::combine(args(&["--data", "/a"]), file).unwrap_err();
-        assert_eq!(by_flag, by_file.to_string());
-        for words in ["--redis-url", "no queue on Redis yet", "leave it out"] {
-            assert!(by_flag.contains(words), "{by_flag}");
+    fn a_redis_is_named_by_a_flag_or_in_the_file_and_its_password_is_not_shown() {
+        let none = Config::combine(args(&["--data", "/a"]), File::default()).unwrap();
+        assert!(matches!(none.queue, QueueChoice::Embedded));
+        let url = "redis://user:word@x/1";
+        let by_flag = Config::load(args(&["--data", "/a", "--redis-url", url])).unwrap();
+        let file = format!("redis_url = \"{url}\"\n");
+        let file = toml::from_str(&file).unwrap();
+        let by_file = Config::combine(args(&["--data", "/a"]), file).unwrap();
+        for config in [by_flag, by_file] {
+            assert!(matches!(&config.queue, QueueChoice::Redis(it) if it == url));
+            let shown = format!("{config:?}");
+            assert!(shown.contains("Redis"), "{shown}");
+            assert!(!shown.contains("word"), "{shown}");
         }
-        assert!(!by_flag.contains("user:word"), "{by_flag}");
+        let wrong = ["--data", "/a", "--redis-url", "redis://user:word@x/y"];
+        let wrong = Config::load(args(&wrong)).unwrap_err();
+        let why = std::error::Error::source(&wrong).unwrap();
+        let words = format!("{wrong} {wrong:?} {why}");
+        assert!(words.contains("--redis-url"), "{words}");
+        assert!(words.contains("no database's number"), "{words}");
+        assert!(!words.contains("word"), "{words}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One daemon's life: assemble, serve, stop.
 //!
 //! ```text
-//!  bind ──► host (locks the folder) ──► records ──► engine ──► key ──► ready ──► serve
+//!  bind ──► host (locks the folder) ──► queue, records ──► engine ──► key ──► ready ──► serve
 //!                                                                                 │ SIGTERM, SIGINT
 //!              gone ◄── host lets go ◄── operations end, requests are answered ◄──┘
 //! ```
@@ -17,6 +17,7 @@ use sandbox_core::{
 };
 use sandbox_host::{SystemClock, daemon::KeyFileError};
 use sandbox_sdk::rpc::{Listener, Server};
+use sandbox_store::RedisOpenError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,7 @@ use crate::{
     keyring::Keyring,
     limits::Limits,
     metrics::Metrics,
+    queue::OpenQueue,
     rpc,
     serve::{raise_open_files, serve},
     state::AppState,
@@ -58,6 +60,9 @@ pub enum DaemonError {
     /// The database can't be opened.
     #[error("the records can't be opened")]
     Database(#[from] DatabaseError),
+    /// The queue that wakes workers up can't be opened.
+    #[error("the queue can't be opened")]
+    Queue(#[from] RedisOpenError),
     /// Clients of the SDK can't come in.
     #[error("can't listen on {address}")]
     Rpc {
@@ -93,6 +98,7 @@ pub struct Daemon {
     state: AppState,
     engine: Engine,
     host: DaemonHost,
+    queue: OpenQueue,
     pool_size: usize,
 }
 
@@ -109,9 +115,11 @@ impl Daemon {
             .map_err(|source| DaemonError::Listen { address, source })?;
         // The lock on the data folder comes with it, and so first.
         let host = DaemonHost::open(&config).await?;
+        let queue = config.queue.open().await?;
         let parts = Parts {
             store: config.database.open().await?,
             host: host.as_host(),
+            queue: Arc::clone(&queue),
             clock: Arc::new(SystemClock),
         };
         let engine_config = EngineConfig {
@@ -157,6 +165,7 @@ impl Daemon {
             state,
             engine,
             host,
+            queue: OpenQueue(queue),
             pool_size: config.pool_size,
         })
     }
@@ -181,6 +190,7 @@ impl Daemon {
             state,
             engine,
             host,
+            queue: OpenQueue(queue),
             pool_size,
         } = self;
         let stopping = state.stopping.clone();
@@ -200,6 +210,7 @@ impl Daemon {
             }
         };
         let (served, (), ()) = tokio::join!(serving, remote, until_stop);
+        queue.close().await;
         host.shutdown().await;
         served.map_err(DaemonError::Serve)
     }

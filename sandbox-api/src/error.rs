@@ -174,12 +174,13 @@ impl ApiError {
 pub(crate) fn code(error: &Error) -> Code {
     match error {
         Error::InvalidRequest(_) => Code::InvalidRequest,
-        Error::SandboxNotFound(_) | Error::OperationNotFound(_) | Error::TemplateNotFound(_) => {
-            Code::NotFound
-        }
+        Error::SandboxNotFound(_)
+        | Error::OperationNotFound(_)
+        | Error::TemplateNotFound(_)
+        | Error::BuildNotFound(_) => Code::NotFound,
         Error::TemplateExists(_) => Code::AlreadyExists,
         Error::Forbidden(_) => Code::Forbidden,
-        Error::InvalidState { .. } => Code::InvalidState,
+        Error::InvalidState { .. } | Error::BuildEnded { .. } => Code::InvalidState,
         Error::Conflict(_) | Error::IdempotencyMismatch => Code::Conflict,
         Error::Unauthorized(_) => Code::Unauthorized,
         Error::Unsupported(_) => Code::Unsupported,

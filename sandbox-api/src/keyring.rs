@@ -70,7 +70,7 @@ mod tests {
         audit::Actor,
         caller::Caller,
         engine::{Engine, EngineConfig, Parts},
-        sim::{MemoryStore, SimClock, SimHost},
+        sim::{MemoryStore, SimClock, SimHost, SimQueue},
     };
 
     #[tokio::test]
@@ -79,6 +79,7 @@ mod tests {
         let parts = Parts {
             store: Arc::new(MemoryStore::new()),
             host: Arc::new(SimHost::new(clock.clone())),
+            queue: Arc::new(SimQueue::new()),
             clock,
         };
         let engine = Engine::start(parts, EngineConfig::DEFAULT).await.unwrap();

@@ -82,3 +82,18 @@ fn trap_31_teams_keys_that_others_may_read_or_that_make_no_sense_stop_the_start(
         "it gets as far as the address: {words}"
     );
 }
+
+#[test]
+fn a_redis_that_is_not_there_stops_the_start_and_its_password_is_not_shown() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let socket = parent.path().join("redis.sock");
+    let url = format!("redis+unix://user:s3cret@here{}", socket.display());
+    let words = refusal(
+        &[("SANDBOX_REDIS_URL", Path::new(&url))],
+        &[Path::new("--data"), &folder],
+    );
+    assert!(words.contains("the queue can't be opened"), "{words}");
+    assert!(words.contains(socket.to_str().unwrap()), "{words}");
+    assert!(!words.contains("s3cret"), "{words}");
+}

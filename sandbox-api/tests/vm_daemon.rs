@@ -322,8 +322,8 @@ async fn settings_that_make_no_sense_are_refused_with_words_that_help() {
     for (args, words) in [
         (&[][..], "--data"),
         (
-            &["--data", data, "--redis-url", "redis://x"],
-            "no queue on Redis yet",
+            &["--data", data, "--redis-url", "cache:6379"],
+            "expected redis://",
         ),
         (&["--data", data, "--no-local-host"], "--host unix:PATH"),
         (&["--data", data, "--listen", "nowhere"], "--listen"),

@@ -18,7 +18,7 @@ use daemon_support::{
 };
 use nix::sys::signal::Signal;
 use sandbox_core::template::TemplateState;
-use sandbox_host::fault;
+use sandbox_host::{fault, testkit::machine_files};
 use sandbox_sdk::{Client, Error, Process, Sandbox, SandboxState, Template};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -103,14 +103,7 @@ impl Test {
             SandboxState::Running => {}
             SandboxState::Paused => {
                 assert_eq!(self.folder.leftovers.machine_pids(), [0_i32; 0], "{at}");
-                let paused = [
-                    "device.state",
-                    "disk.json",
-                    "disk.qcow2",
-                    "manifest.json",
-                    "memory.delta",
-                ];
-                assert_eq!(self.machine_files(), paused, "{at}");
+                assert_eq!(self.machine_files(), machine_files::PAUSED, "{at}");
                 self.sandbox.resume().await.unwrap();
             }
             other => panic!("{at}: it is {other:?}"),
@@ -121,15 +114,7 @@ impl Test {
         let processes = self.sandbox.processes().await.unwrap();
         let counter = processes.iter().find(|one| one.pid == self.counter.pid());
         assert_eq!(counter.unwrap().exit, None, "{at}");
-        let running = [
-            "disk.json",
-            "disk.qcow2",
-            "guest.sock",
-            "manifest.json",
-            "qemu.log",
-            "qmp.sock",
-        ];
-        assert_eq!(self.machine_files(), running, "{at}");
+        assert_eq!(self.machine_files(), machine_files::RUNNING, "{at}");
         assert_eq!(self.folder.leftovers.machine_pids().len(), 1, "{at}");
         assert_eq!(self.half_made(), [""; 0], "{at}");
     }
@@ -151,13 +136,7 @@ impl Test {
 
     /// Names of the files of all machines.
     fn machine_files(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.host_folder("machines"))
-            .unwrap()
-            .flat_map(|machine| fs::read_dir(machine.unwrap().path()).unwrap())
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        machine_files::of_all(&self.folder.path.join("host"))
     }
 
     /// Images of templates that were made here.

@@ -5,6 +5,8 @@
 //! is made. Each guest call is one message and one answer: streams are loops over calls, so that
 //! losing a connection costs no byte.
 
+mod builds;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +27,8 @@ use crate::{
     },
 };
 
+pub use builds::BuildsApi;
+
 /// A sandbox whose making has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begun {
@@ -43,7 +47,7 @@ pub struct Begun {
 /// [`Error::Guest`] where the guest refuses and [`Error::GuestUnavailable`] where it was not
 /// reached; what was asked may then have happened or not.
 #[async_trait]
-pub trait Api: Send + Sync {
+pub trait Api: BuildsApi {
     /// Makes a sandbox and returns once it runs. The work goes on when the caller goes away. When
     /// it fails, nothing is left but the failed operation and the audit log.
     async fn create(&self, request: CreateSandbox) -> Result<SandboxRecord, Error>;

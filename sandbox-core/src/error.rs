@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    build::BuildStatus,
     guest::GuestError,
-    id::{OperationId, SandboxId},
+    id::{BuildId, OperationId, SandboxId},
     sandbox::SandboxState,
 };
 
@@ -25,6 +26,17 @@ pub enum Error {
     /// There is no such template.
     #[error("there is no template `{0}`")]
     TemplateNotFound(String),
+    /// There is no such template build.
+    #[error("there is no build {0}")]
+    BuildNotFound(BuildId),
+    /// The template build has ended already.
+    #[error("the build {id} has ended: {}", status.as_str())]
+    BuildEnded {
+        /// Which build.
+        id: BuildId,
+        /// How it ended.
+        status: BuildStatus,
+    },
     /// A template of this name is there already.
     #[error("there is a template `{0}` already")]
     TemplateExists(String),
@@ -111,6 +123,8 @@ impl Error {
             | Self::OperationNotFound(_)
             | Self::TemplateNotFound(_)
             | Self::TemplateExists(_)
+            | Self::BuildNotFound(_)
+            | Self::BuildEnded { .. }
             | Self::Forbidden(_)
             | Self::Conflict(_)
             | Self::IdempotencyMismatch

@@ -2,13 +2,14 @@
 //!
 //! What is decided here is decided by pure functions over plain data: the transition table
 //! (`lifecycle`), sizes (`size`), what to do about a host's report (`reconcile`). What acts is the
-//! `engine`, against the traits [`store::Store`], [`host::Host`], [`guest::Guest`] and
-//! [`clock::Clock`]. Nothing here opens a file or a socket, asks for the time, or spawns a task
-//! outside the engine's one seam.
+//! `engine`, against the traits [`store::Store`], [`host::Host`], [`guest::Guest`],
+//! [`queue::Queue`] and [`clock::Clock`]. Nothing here opens a file or a socket, asks for the time,
+//! or spawns a task outside the engine's one seam.
 
 pub mod api;
 pub mod audit;
 pub mod authorize;
+pub mod build;
 pub mod caller;
 pub mod clock;
 pub mod disk;
@@ -27,6 +28,7 @@ pub mod operation;
 #[doc(hidden)]
 pub mod planted;
 pub mod process;
+pub mod queue;
 pub mod reconcile;
 pub mod sandbox;
 #[cfg(any(feature = "sim", test))]

@@ -18,6 +18,9 @@ pub const DEFAULT_RETAIN_BYTES: u32 = 4 * 1024 * 1024;
 /// 8 MiB; one larger frame would end the connection for every caller.
 pub const CHUNK_MAX_BYTES: u32 = 512 * 1024;
 
+/// `PATH` of a process that is given none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

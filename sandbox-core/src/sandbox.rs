@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
-    id::{HostId, SandboxId, TeamId, TemplateId},
+    id::{BuildId, HostId, SandboxId, TeamId, TemplateId},
     name::TemplateName,
     operation::Operation,
     size::MachineSize,
@@ -115,6 +115,10 @@ pub struct SandboxRecord {
     pub host_id: Option<HostId>,
     /// The idempotency key of the request that made it.
     pub idempotency_key: Option<String>,
+    /// The template build that it belongs to. Such a one is in no list of sandboxes that does not ask
+    /// for it, and lives no longer than its build works in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<BuildId>,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// When its machine began to run.
@@ -165,6 +169,9 @@ pub struct SandboxFilter {
     pub template: Option<TemplateName>,
     /// Only with all these labels.
     pub metadata: BTreeMap<String, String>,
+    /// Also those of template builds. Set by the platform, never by a client.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_builds: bool,
 }
 
 impl SandboxFilter {
@@ -172,6 +179,7 @@ impl SandboxFilter {
     #[must_use]
     pub fn matches(&self, record: &SandboxRecord) -> bool {
         self.team_id.is_none_or(|team| team == record.team_id)
+            && (self.of_builds || record.build_id.is_none())
             && self
                 .template_id
                 .is_none_or(|template| template == record.template_id)

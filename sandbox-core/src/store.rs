@@ -4,6 +4,8 @@
 //! sandbox are compare-and-set on its version; the caller decides, the store only compares. The
 //! same contract test runs over every implementation.
 
+mod builds;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -15,6 +17,8 @@ use crate::{
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord, SandboxState},
     template::{TemplateFilter, TemplatePage, TemplatePageRequest, TemplateRecord},
 };
+
+pub use builds::{BuildStore, BuildWrite};
 
 /// Why a store could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +89,7 @@ impl TemplateChange {
 
 /// Where records are kept.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: BuildStore {
     /// Inserts a new sandbox (version 1).
     ///
     /// # Errors

@@ -3,8 +3,13 @@
 //! ```text
 //!   (none) ──begin──► making ──published──► ready ──deleted──► deleting ──no user left──► (removed)
 //!                        │ failed, or its maker is gone            ▲
-//!                        └────────────────────────────────────────┘
+//!                        │                                         │
+//!                        └──made for a build──► layer ──named──► ready
+//!                                                 └──old──► deleting
 //! ```
+//!
+//! A layer is what a step of a template build left behind: kept to start later builds from, found by
+//! its key, and seen by nobody. A build's result is a layer until it is published.
 //!
 //! The record of a template that is being made holds its name, so that no other can take it. A
 //! deleted one is seen by nobody and its name is free at once; its files stay for as long as a
@@ -15,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    build::LayerKey,
     clock::Timestamp,
     id::{HostId, SandboxId, TeamId, TemplateId},
     name::TemplateName,
@@ -56,6 +62,8 @@ impl TemplateKind {
 pub enum TemplateState {
     /// Its name is taken; its files are being made.
     Making,
+    /// What a step of a template build left behind. Only builds start from it.
+    Layer,
     /// Sandboxes can start from it.
     Ready,
     /// Seen by nobody any more; its files go when the last sandbox on them is gone.
@@ -64,13 +72,14 @@ pub enum TemplateState {
 
 impl TemplateState {
     /// All states, for tables and tests.
-    pub const ALL: [Self; 3] = [Self::Making, Self::Ready, Self::Deleting];
+    pub const ALL: [Self; 4] = [Self::Making, Self::Layer, Self::Ready, Self::Deleting];
 
     /// The state's name, in stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Making => "making",
+            Self::Layer => "layer",
             Self::Ready => "ready",
             Self::Deleting => "deleting",
         }
@@ -105,6 +114,9 @@ pub struct TemplateRecord {
     pub memory_bytes: u64,
     /// The sandbox that it was taken from.
     pub origin: Option<SandboxId>,
+    /// Of one that a template build made, what went into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<LayerKey>,
     /// The host that has its files.
     pub host_id: Option<HostId>,
     /// When it was recorded.
@@ -130,7 +142,10 @@ pub struct TemplateFilter {
     pub name: Option<TemplateName>,
     /// Only these teams'; every team's where absent.
     pub teams: Option<Vec<TeamId>>,
-    /// Also those that are being made or deleted. Otherwise only what is ready.
+    /// Only what a template build made of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<LayerKey>,
+    /// Also those that are being made or deleted, and layers. Otherwise only what is ready.
     pub all_states: bool,
 }
 
@@ -144,6 +159,7 @@ impl TemplateFilter {
                 .teams
                 .as_ref()
                 .is_none_or(|teams| teams.contains(&record.team_id))
+            && (self.layer.is_none() || self.layer == record.layer)
             && (self.all_states || record.state == TemplateState::Ready)
     }
 }

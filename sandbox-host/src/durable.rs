@@ -1,5 +1,13 @@
 //! Files that are there whole or not at all, also after a power cut.
 
+#![cfg_attr(
+    not(feature = "host"),
+    expect(
+        dead_code,
+        reason = "the disk contract's program needs one function alone"
+    )
+)]
+
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -17,10 +25,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 /// [`write()`] of a value as JSON, whose name comes to disk with the next write to its folder: that
 /// halves what it costs.
 pub(crate) fn place_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    place(
-        path,
-        &serde_json::to_vec_pretty(value).map_err(io::Error::other)?,
-    )
+    place(path, &json(value)?)
 }
 
 fn place(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -35,10 +40,11 @@ fn place(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// [`write`] of a value as JSON.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write(
-        path,
-        &serde_json::to_vec_pretty(value).map_err(io::Error::other)?,
-    )
+    write(path, &json(value)?)
+}
+
+fn json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(io::Error::other)
 }
 
 /// Brings a folder's entries to disk.

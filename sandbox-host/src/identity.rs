@@ -1,10 +1,14 @@
 //! What every identity has new, and a placeholder for guests that have none yet.
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
+use sandbox_core::clock::Clock;
 
-use crate::link::protocol::{Identity, Waking};
+use crate::{
+    SystemClock,
+    link::protocol::{Identity, Waking},
+};
 
 /// Bytes of entropy that a clone is given.
 const ENTROPY_BYTES: usize = 64;
@@ -35,14 +39,6 @@ pub(crate) fn placeholder() -> io::Result<Identity> {
 }
 
 /// The guest's clock is set to the host's, which no test steers.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a guest gets the real time, whatever a test does"
-)]
 fn host_time_us() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_micros()).ok())
-        .unwrap_or(0)
+    SystemClock.now().timestamp_micros()
 }

@@ -6,9 +6,13 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "tests fail by panicking, and say what they skip"
 )]
 
+#[path = "../../sandbox-store/tests/small_disk/mod.rs"]
+#[expect(dead_code, reason = "not every test target uses all of it")]
+mod small_disk;
 mod vm_support;
 
 use std::{
@@ -26,6 +30,7 @@ use sandbox_core::{
     size::MachineSize,
 };
 use sandbox_host::{HostConfig, HostManager, testkit::put_in_place_of_dm_snapshot};
+use small_disk::Format;
 use vm_support::Fixture;
 
 fn tool(program: &str, args: &[&str]) -> String {
@@ -33,44 +38,6 @@ fn tool(program: &str, args: &[&str]) -> String {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program} {args:?}: {words}");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// Mounting and loop devices are root's; `make test` says so where it is not.
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: mounting needs root");
-    }
-    root
-}
-
-/// An XFS in a sparse file.
-struct Xfs {
-    place: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Xfs {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (image, place) = (folder.path().join("image"), folder.path().join("mounted"));
-        let file = fs::File::create(&image).unwrap();
-        file.set_len(4 << 30).unwrap();
-        fs::create_dir(&place).unwrap();
-        let (image, mounted) = (image.to_str().unwrap(), place.to_str().unwrap());
-        tool("mkfs.xfs", &["-q", image]);
-        tool("mount", &["-o", "loop", image, mounted]);
-        Self {
-            place,
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for Xfs {
-    fn drop(&mut self) {
-        tool("umount", &[self.place.to_str().unwrap()]);
-    }
 }
 
 /// The folders of machines, newest last.
@@ -271,20 +238,19 @@ async fn left_by_a_killed_host(vm: &mut Fixture) {
     assert_eq!(loop_devices(vm), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn r9_r12_r18_sandboxes_live_on_shared_blocks() {
-    if !is_root() {
-        return;
-    }
-    let xfs = Xfs::mount();
-    let mut vm = Fixture::bare(&xfs.place, DiskChoice::Auto).await;
-    life(&mut vm, DiskBackend::Reflink, |_| 0).await;
-    vm.end(&[]).await;
+#[test]
+fn r9_r12_r18_sandboxes_live_on_shared_blocks() {
+    small_disk::on_disk(Format::Xfs, 4096, async |disk| {
+        let mut vm = Fixture::bare(&disk.at, DiskChoice::Auto).await;
+        life(&mut vm, DiskBackend::Reflink, |_| 0).await;
+        vm.end(&[]).await;
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r9_r12_r18_sandboxes_live_on_block_devices() {
-    if !is_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: loop devices need root");
         return;
     }
     put_in_place_of_dm_snapshot();

@@ -11,7 +11,10 @@ use sandbox_core::{
     host::{Host, HostError, HostOrder, HostSandboxState, HostSnapshot},
     id::{SandboxId, TemplateId},
 };
-use sandbox_host::fault::{self, Fault};
+use sandbox_host::{
+    fault::{self, Fault},
+    testkit::machine_files,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vm_support::Fixture;
@@ -114,16 +117,7 @@ impl Counting {
             self.vm.process(self.id, self.counter, 0).read(0).await.1,
             None
         );
-        let names = self.vm.machine_files();
-        let expected = [
-            "disk.json",
-            "disk.qcow2",
-            "guest.sock",
-            "manifest.json",
-            "qemu.log",
-            "qmp.sock",
-        ];
-        assert_eq!(names, expected, "{at}");
+        assert_eq!(self.vm.machine_files(), machine_files::RUNNING, "{at}");
         assert_eq!(self.vm.machine_pids().len(), 1, "{at}");
     }
 
@@ -134,15 +128,7 @@ impl Counting {
             "{at}"
         );
         assert_eq!(self.vm.machine_pids(), [0i32; 0], "{at}");
-        let names = self.vm.machine_files();
-        let expected = [
-            "device.state",
-            "disk.json",
-            "disk.qcow2",
-            "manifest.json",
-            "memory.delta",
-        ];
-        assert_eq!(names, expected, "{at}");
+        assert_eq!(self.vm.machine_files(), machine_files::PAUSED, "{at}");
     }
 
     /// Nothing half-made lies beside the images.

@@ -10,6 +10,7 @@ use sandbox_core::{
     guest::CallError,
     host::{Host, HostError, HostOrder, HostSandboxState},
 };
+use sandbox_host::testkit::machine_files;
 use vm_support::Fixture;
 
 #[expect(clippy::disallowed_methods, reason = "a guest's clock is the real one")]
@@ -50,16 +51,7 @@ async fn r12_all_that_runs_survives_a_pause_and_a_restart_of_the_host() {
     assert_eq!(vm.state(id).await, Some(HostSandboxState::Paused));
     assert_eq!(vm.machine_pids(), [0i32; 0], "no process while paused");
     assert_eq!(vm.host.pid_of(id), None);
-    assert_eq!(
-        vm.machine_files(),
-        [
-            "device.state",
-            "disk.json",
-            "disk.qcow2",
-            "manifest.json",
-            "memory.delta"
-        ]
-    );
+    assert_eq!(vm.machine_files(), machine_files::PAUSED);
     let asleep = vm.host.guest(id).ping().await;
     assert_eq!(
         asleep,
@@ -102,17 +94,7 @@ async fn r12_all_that_runs_survives_a_pause_and_a_restart_of_the_host() {
         vm.run(id, "cat /dev/shm/note /root/file").await,
         "kept\nwritten"
     );
-    assert_eq!(
-        vm.machine_files(),
-        [
-            "disk.json",
-            "disk.qcow2",
-            "guest.sock",
-            "manifest.json",
-            "qemu.log",
-            "qmp.sock"
-        ]
-    );
+    assert_eq!(vm.machine_files(), machine_files::RUNNING);
 
     // As it ends that has never been paused.
     let _ = vm

@@ -20,13 +20,14 @@ use sandbox_core::{
     id::SandboxId,
     process::ProcessSpec,
     sandbox::{CreateSandbox, SandboxState},
+    sim::SimQueue,
     store::Store,
     template::{
         MINIMAL_TEMPLATE_ID, SnapshotRequest, TemplateFilter, TemplateKind, TemplatePageRequest,
         TemplateState,
     },
 };
-use sandbox_host::SystemClock;
+use sandbox_host::{SystemClock, testkit::machine_files};
 use tokio::time::{Instant, sleep};
 use vm_support::Fixture;
 
@@ -51,6 +52,7 @@ impl Test {
         let parts = Parts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             host: Arc::new(vm.host.clone()),
+            queue: Arc::new(SimQueue::new()),
             clock: Arc::new(SystemClock),
         };
         // All patience is short, so that the reconciler takes over within the test.
@@ -127,15 +129,7 @@ impl Test {
         let counted = self.vm.run(self.id, &line).await.parse().unwrap();
         self.counted = counted;
         assert_eq!(self.vm.machine_pids().len(), 1, "{at}");
-        let names = [
-            "disk.json",
-            "disk.qcow2",
-            "guest.sock",
-            "manifest.json",
-            "qemu.log",
-            "qmp.sock",
-        ];
-        assert_eq!(self.vm.machine_files(), names, "{at}");
+        assert_eq!(self.vm.machine_files(), machine_files::RUNNING, "{at}");
         match self.api.delete_template(NAME).await {
             Ok(()) | Err(Error::TemplateNotFound(_)) => {}
             Err(error) => panic!("{at}: {error:?}"),

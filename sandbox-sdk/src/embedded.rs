@@ -15,7 +15,7 @@ use sandbox_core::{
     size::MachineSize,
 };
 use sandbox_host::{HostConfig, HostManager, SystemClock};
-use sandbox_store::SqliteStore;
+use sandbox_store::{EmbeddedQueue, SqliteStore};
 
 use crate::{Client, Error, Result};
 
@@ -117,6 +117,7 @@ impl Client {
         let parts = Parts {
             store: Arc::new(store),
             host: Arc::new(host.clone()),
+            queue: Arc::new(EmbeddedQueue::new()),
             clock: Arc::new(SystemClock),
         };
         let engine = Engine::start(parts, EngineConfig::default()).await?;

@@ -40,6 +40,7 @@
 //! nothing: sandboxes run until they are destroyed, their timeout passes, or the machine goes down,
 //! and a client opened later on the same data folder finds them again.
 
+mod build;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -56,6 +57,7 @@ mod sandbox;
 mod template;
 mod templates;
 
+pub use build::{Build, BuildError, BuildTemplate, FailedBuild, FailedStep};
 pub use client::Client;
 pub use command::Command;
 pub use create::Create;
@@ -73,11 +75,16 @@ pub use templates::{Import, Templates};
 pub use sandbox_host::{Check, DoctorReport, Verdict, doctor};
 
 pub use sandbox_core::{
+    build::{
+        BuildDetails, BuildEvent, BuildFilter, BuildPage, BuildPageRequest, BuildPhase,
+        BuildRecord, BuildStatus, BuildStep, CONTEXT_MAX_BYTES, Healthcheck, LogCursor, LogEntry,
+        LogStream, Recipe,
+    },
     disk::{DiskBackend, DiskChoice},
     error::Error,
     file::{FileKind, FileStat},
     guest::GuestError,
-    id::{OperationId, SandboxId, TeamId, TemplateId},
+    id::{BuildId, OperationId, SandboxId, TeamId, TemplateId},
     name::TemplateName,
     operation::{OperationKind, OperationRecord, OperationStatus},
     process::{ExecOutput, Exit, ExitStatus, ProcessInfo, PtySize},

@@ -18,7 +18,7 @@ use std::{fs, path::Path};
 
 use sandbox_host::{
     fault,
-    testkit::{leftovers::Leftovers, seed},
+    testkit::{leftovers::Leftovers, machine_files, seed},
 };
 use sandbox_sdk::{Client, Error, Sandbox, SandboxState};
 use small_disk::{Format, SmallDisk, fill_up};
@@ -114,10 +114,9 @@ impl Saving<'_> {
     }
 
     fn machine_files(&self) -> Vec<String> {
-        let machines = fs::read_dir(self.disk.at.join("host/machines")).unwrap();
-        let files = machines.flat_map(|machine| fs::read_dir(machine.unwrap().path()).unwrap());
+        let files = machine_files::of_all(&self.disk.at.join("host"));
         let mut names: Vec<String> = files
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .into_iter()
             // Which backend made it is another test's matter.
             .map(|name| match name.as_str() {
                 "disk.qcow2" | "disk.raw" => "disk".to_owned(),

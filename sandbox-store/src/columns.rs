@@ -18,6 +18,11 @@ use uuid::Uuid;
 #[cfg_attr(feature = "postgres", diesel(sql_type = sql_types::Uuid))]
 pub(crate) struct DbUuid(pub(crate) Uuid);
 
+/// A SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql_types::Binary)]
+pub(crate) struct DbHash(pub(crate) [u8; 32]);
+
 /// A point in time, whole microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[cfg_attr(feature = "sqlite", diesel(sql_type = sql_types::BigInt))]
@@ -67,6 +72,20 @@ mod sqlite {
         }
     }
 
+    impl ToSql<Binary, Sqlite> for DbHash {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            out.set_value(self.0.as_slice());
+            Ok(IsNull::No)
+        }
+    }
+
+    impl FromSql<Binary, Sqlite> for DbHash {
+        fn from_sql(value: diesel::sqlite::SqliteValue<'_, '_, '_>) -> deserialize::Result<Self> {
+            let bytes = <Vec<u8> as FromSql<Binary, Sqlite>>::from_sql(value)?;
+            Ok(Self(bytes.as_slice().try_into()?))
+        }
+    }
+
     impl ToSql<BigInt, Sqlite> for DbTime {
         fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
             out.set_value(self.0.timestamp_micros());
@@ -103,7 +122,7 @@ mod postgres {
     use super::*;
     use diesel::{
         pg::{Pg, PgValue},
-        sql_types::{Jsonb, Timestamptz},
+        sql_types::{Binary, Jsonb, Timestamptz},
     };
 
     impl ToSql<sql_types::Uuid, Pg> for DbUuid {
@@ -115,6 +134,18 @@ mod postgres {
     impl FromSql<sql_types::Uuid, Pg> for DbUuid {
         fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
             FromSql::<sql_types::Uuid, Pg>::from_sql(value).map(Self)
+        }
+    }
+
+    impl ToSql<Binary, Pg> for DbHash {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+            ToSql::<Binary, Pg>::to_sql(self.0.as_slice(), &mut out.reborrow())
+        }
+    }
+
+    impl FromSql<Binary, Pg> for DbHash {
+        fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+            Ok(Self(value.as_bytes().try_into()?))
         }
     }
 

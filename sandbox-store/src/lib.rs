@@ -1,8 +1,9 @@
-//! The platform's records on a database.
+//! The platform's records on a database, and the queue that wakes its workers.
 //!
-//! Here live the implementations of [`sandbox_core::store::Store`], their schemas and migrations.
-//! Business rules never do: what to write is decided by the caller, a store only compares versions
-//! and keeps what it is given.
+//! Here live the implementations of [`sandbox_core::store::Store`], their schemas and migrations,
+//! and those of [`sandbox_core::queue::Queue`] (`queue/`: within a process, or on Redis). Business
+//! rules never do: what to write is decided by the caller, a store only compares versions and keeps
+//! what it is given.
 //!
 //! ```text
 //!   Store (sandbox-core)
@@ -21,6 +22,7 @@ mod change;
 mod columns;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod queue;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -28,5 +30,8 @@ mod stamp;
 
 #[cfg(feature = "postgres")]
 pub use postgres::{ConnectError, PostgresOpenError, PostgresSettings, PostgresStore};
+pub use queue::EmbeddedQueue;
+#[cfg(feature = "redis")]
+pub use queue::{RedisOpenError, RedisQueue, RedisSettings, RedisUrlError};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, SqliteStore};

@@ -33,6 +33,11 @@ mod rows {
     crate::stamp::stamp_rows!(schema: crate::postgres::schema);
 }
 
+/// Rows of template builds.
+mod build_rows {
+    crate::stamp::stamp_build_rows!(schema: crate::postgres::schema);
+}
+
 /// The queries on PostgreSQL.
 mod queries {
     use super::{Conn, Pg, PostgresStore};
@@ -43,6 +48,20 @@ mod queries {
         backend: Pg,
         schema: crate::postgres::schema,
         rows: crate::postgres::rows,
+    }
+}
+
+/// The queries about template builds on PostgreSQL.
+mod build_queries {
+    use super::{Conn, Pg, PostgresStore};
+
+    crate::stamp::stamp_builds! {
+        store: PostgresStore,
+        connection: Conn,
+        backend: Pg,
+        schema: crate::postgres::schema,
+        rows: crate::postgres::build_rows,
+        queries: crate::postgres::queries,
     }
 }
 

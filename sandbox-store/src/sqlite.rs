@@ -40,6 +40,11 @@ mod rows {
     crate::stamp::stamp_rows!(schema: crate::sqlite::schema);
 }
 
+/// Rows of template builds.
+mod build_rows {
+    crate::stamp::stamp_build_rows!(schema: crate::sqlite::schema);
+}
+
 /// The queries on SQLite.
 mod queries {
     use super::{Conn, Sqlite, SqliteStore};
@@ -50,6 +55,20 @@ mod queries {
         backend: Sqlite,
         schema: crate::sqlite::schema,
         rows: crate::sqlite::rows,
+    }
+}
+
+/// The queries about template builds on SQLite.
+mod build_queries {
+    use super::{Conn, Sqlite, SqliteStore};
+
+    crate::stamp::stamp_builds! {
+        store: SqliteStore,
+        connection: Conn,
+        backend: Sqlite,
+        schema: crate::sqlite::schema,
+        rows: crate::sqlite::build_rows,
+        queries: crate::sqlite::queries,
     }
 }
 

@@ -4,9 +4,15 @@
 //! backend. So what differs (schema, connection, transactions, errors) is handed to the macros, and
 //! what must not differ stands here.
 
+mod build_rows;
+mod builds;
+mod log_room;
 mod rows;
 mod store;
 
+pub(crate) use build_rows::stamp_build_rows;
+pub(crate) use builds::stamp_builds;
+pub(crate) use log_room::{LogRoom, SIZES_PER_QUERY, length};
 pub(crate) use rows::stamp_rows;
 pub(crate) use store::stamp_store;
 

@@ -21,7 +21,7 @@ use sandbox_core::{
     name::TemplateName,
     reconcile::{Heard, HostView, plan},
     sandbox::{OnTimeout, SandboxRecord, SandboxState},
-    sim::SimHost,
+    sim::{SimHost, SimQueue},
     size::MachineSize,
     store::{SandboxWrite, Store},
     template::MINIMAL_TEMPLATE_ID,
@@ -89,6 +89,7 @@ fn planning(size: usize) -> anyhow::Result<(Samples, u64)> {
         unknown_since: &BTreeMap::new(),
         unknown_images_since: &BTreeMap::new(),
         unknown_grace: Duration::from_secs(60),
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
     let mut samples = Samples::default();
     // The most that was resident since this line.
@@ -97,7 +98,14 @@ fn planning(size: usize) -> anyhow::Result<(Samples, u64)> {
     let rounds = (2_000_000 / size).clamp(3, 200);
     for _ in 0..rounds {
         let start = Instant::now();
-        let actions = plan(&records, &[], &view, now);
+        let actions = plan(
+            Records {
+                sandboxes: &records,
+                ..Records::default()
+            },
+            &view,
+            now,
+        );
         samples.add(start.elapsed());
         anyhow::ensure!(actions.len() == size.div_ceil(ONE_IN), "another plan");
     }
@@ -166,6 +174,7 @@ async fn look(folder: &Path, table: &mut Table) -> anyhow::Result<()> {
     let parts = Parts {
         store,
         host: Arc::new(host),
+        queue: Arc::new(SimQueue::new()),
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default()).await?;

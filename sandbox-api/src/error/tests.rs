@@ -1,7 +1,8 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use sandbox_core::{
-    id::{OperationId, SandboxId},
+    build::BuildStatus,
+    id::{BuildId, OperationId, SandboxId},
     sandbox::SandboxState,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -93,6 +94,11 @@ fn r43_every_error_of_the_engine_has_its_code() {
         Error::OperationNotFound(OperationId::from_uuid(Uuid::nil())),
         Error::TemplateNotFound(words()),
         Error::TemplateExists(words()),
+        Error::BuildNotFound(BuildId::from_uuid(Uuid::nil())),
+        Error::BuildEnded {
+            id: BuildId::from_uuid(Uuid::nil()),
+            status: BuildStatus::Failed,
+        },
         Error::Forbidden(words()),
         Error::InvalidState {
             id: sandbox(),
@@ -119,6 +125,8 @@ fn r43_every_error_of_the_engine_has_its_code() {
     assert_eq!(
         rows,
         [
+            "build_ended: 409 invalid_state",
+            "build_not_found: 404 not_found",
             "capacity: 503 host_unavailable *",
             "conflict: 409 conflict",
             "forbidden: 403 forbidden",

@@ -7,16 +7,11 @@
 //! The connection keeps each piece until the system has taken it, so that the end of a piece's life
 //! is when it was sent, or when the connection broke.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, Bytes},
     response::Response,
 };
-use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::sync::watch;
 
 /// How many pieces of a body are on their way. Clones count the same ones.
@@ -24,10 +19,13 @@ use tokio::sync::watch;
 pub(crate) struct Unsent(watch::Sender<usize>);
 
 impl Unsent {
-    /// Counts the pieces of this body.
+    /// Counts the pieces of this body, which is a stream: how long it is, nobody is told.
     pub(crate) fn of(&self, response: Response) -> Response {
         let unsent = self.clone();
-        response.map(|body| Body::new(Counted { body, unsent }))
+        response.map(|body| {
+            let counted = body.map_frame(move |frame| frame.map_data(|data| unsent.hold(data)));
+            Body::new(counted)
+        })
     }
 
     /// Returns when everything has been sent.
@@ -63,38 +61,10 @@ impl Drop for Held {
     }
 }
 
-struct Counted {
-    body: Body,
-    unsent: Unsent,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Self { body, unsent } = self.get_mut();
-        let polled = Pin::new(body).poll_frame(context);
-        polled.map_ok(|frame| frame.map_data(|data| unsent.hold(data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures::{FutureExt, stream};
-    use http_body_util::BodyExt;
 
     #[tokio::test]
     async fn a_piece_is_sent_when_the_connection_lets_go_of_it() {

@@ -14,7 +14,7 @@ use sandbox_core::{
     engine::{Engine, EngineConfig, Parts},
     host::Host,
     id::TeamId,
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -63,6 +63,7 @@ impl Server {
         let parts = Parts {
             store: store.clone(),
             host: reach(host.clone()),
+            queue: Arc::new(SimQueue::new()),
             clock,
         };
         let engine = Engine::start(parts.clone(), EngineConfig::DEFAULT)

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     id::{OperationId, SandboxId, TemplateId},
     planted::{Bug, planted},
-    reconcile::{Action, Breach, HostView, Preview, Silence, check, plan},
+    reconcile::{Action, Breach, HostView, Preview, Records, Silence, check, plan},
 };
 
 /// The pause after a round that failed.
@@ -173,10 +173,15 @@ impl Inner {
                 true => Duration::ZERO,
                 false => self.config.unknown_grace,
             },
+            layer_retention: self.config.layer_retention,
         };
-        let (records, templates, now) = (&survey.records, &survey.templates, survey.now);
-        let actions = plan(records, templates, &view, now);
-        let breaches = check(records, templates, &view, now, &actions);
+        let records = Records {
+            sandboxes: &survey.records,
+            templates: &survey.templates,
+            builds: &survey.builds,
+        };
+        let actions = plan(records, &view, survey.now);
+        let breaches = check(records, &view, survey.now, &actions);
         (actions, breaches)
     }
 
@@ -203,7 +208,11 @@ impl Inner {
         let of_unknown = machines
             .chain(memory.unknown_images_since.values())
             .map(|since| later(*since, self.config.unknown_grace));
-        let dues = of_records.chain(of_templates).chain(of_unknown);
+        let of_builds = survey.builds.iter().filter_map(|build| build.lease_until);
+        let dues = of_records
+            .chain(of_templates)
+            .chain(of_unknown)
+            .chain(of_builds);
         // What is due already has been seen to, as far as it can be for now.
         dues.map(|due| due.max(later(survey.now, OVERDUE_PAUSE)))
             .min()
@@ -222,6 +231,7 @@ impl Inner {
             return;
         };
         *swept_at = Some(now);
+        self.sweep_builds(now).await;
         if let Err(error) = self.store.remove_operations_finished_before(before).await {
             tracing::warn!(%error, "old operations not removed");
         }

@@ -45,6 +45,20 @@ pub struct EngineConfig {
     /// For how long the store's word that a sandbox runs is trusted; also how often its deadline is
     /// pushed at most.
     pub admission: Duration,
+    /// Template builds that run at the same time. With none, builds wait for another engine.
+    pub build_workers: u32,
+    /// The most that one attempt at a build may take.
+    pub build_timeout: Duration,
+    /// For how long a build may wait for a worker.
+    pub build_queue_timeout: Duration,
+    /// How often a worker looks for builds that nobody woke it up for.
+    pub build_glance: Duration,
+    /// For how long the result of a build's step is kept that no build uses.
+    pub layer_retention: Duration,
+    /// For how long a build that has ended is kept, with its log.
+    pub build_retention: Duration,
+    /// For how long an uploaded context is kept that no build uses.
+    pub context_retention: Duration,
     /// How long shutting down waits for operations in flight.
     pub shutdown_timeout: Duration,
 }
@@ -70,6 +84,13 @@ impl EngineConfig {
         exec_output_max_bytes: 16 * 1024 * 1024,
         long_poll: Duration::from_secs(10),
         admission: Duration::from_secs(1),
+        build_workers: 2,
+        build_timeout: Duration::from_secs(3600),
+        build_queue_timeout: Duration::from_secs(24 * 3600),
+        build_glance: Duration::from_secs(5),
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
+        build_retention: Duration::from_secs(30 * 24 * 3600),
+        context_retention: Duration::from_secs(24 * 3600),
         shutdown_timeout: Duration::from_secs(10),
     };
 }

@@ -92,13 +92,40 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         let caller = caller.clone();
         self.inner.tasks.spawn(async move {
-            inner.run_create(new, caller, sender).await;
+            inner.run_create(new, None, caller, sender).await;
         })?;
         receiver.await.unwrap_or_else(|_| {
             Err(Error::Unavailable(
                 "the platform is shutting down".to_owned(),
             ))
         })
+    }
+}
+
+impl Inner {
+    /// Makes the sandbox of a template build, of this ID, and returns once it runs.
+    pub(super) async fn create_for_build(
+        self: &Arc<Self>,
+        new: NewSandbox,
+        id: SandboxId,
+        team_id: TeamId,
+        caller: Caller,
+    ) -> Result<SandboxRecord, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let inner = Arc::clone(self);
+        let caller = Caller { team_id, ..caller };
+        self.tasks.spawn(async move {
+            inner.run_create(new, Some(id), caller, sender).await;
+        })?;
+        let start = receiver.await.unwrap_or_else(|_| {
+            Err(Error::Unavailable(
+                "the platform is shutting down".to_owned(),
+            ))
+        })?;
+        match start.then {
+            Then::Wait(_, flight) => flight.wait().await,
+            Then::Done | Then::Poll(_) => Err(id_taken()),
+        }
     }
 }
 
@@ -141,6 +168,7 @@ impl Inner {
             metadata: request.metadata,
             env: request.env,
             idempotency_key: request.idempotency_key,
+            build_id: None,
         })
     }
 
@@ -197,10 +225,11 @@ impl Inner {
     async fn run_create(
         &self,
         new: NewSandbox,
+        id: Option<SandboxId>,
         caller: Caller,
         started: oneshot::Sender<Result<Start, Error>>,
     ) {
-        let (record, pilot, flight) = match self.insert(new, &caller).await {
+        let (record, pilot, flight) = match self.insert(new, id, &caller).await {
             Ok(Inserted::New(record, pilot, flight)) => (record, pilot, flight),
             Ok(Inserted::Found(start)) => {
                 let _ = started.send(Ok(start));
@@ -223,9 +252,14 @@ impl Inner {
         pilot.land(outcome);
     }
 
-    async fn insert(&self, new: NewSandbox, caller: &Caller) -> Result<Inserted, Error> {
+    async fn insert(
+        &self,
+        new: NewSandbox,
+        id: Option<SandboxId>,
+        caller: &Caller,
+    ) -> Result<Inserted, Error> {
         for _ in 0..INSERT_ATTEMPTS {
-            let id = SandboxId::from_uuid(self.clock.new_uuid());
+            let id = id.unwrap_or_else(|| SandboxId::from_uuid(self.clock.new_uuid()));
             let operation_id = OperationId::from_uuid(self.clock.new_uuid());
             let write = birth(
                 new.clone(),

@@ -66,10 +66,20 @@ impl Engine {
     /// [`Error::SandboxNotFound`] where there never was one. An error from the host means that it
     /// is not done *yet*: the sandbox stays marked and the platform tries again by itself.
     pub async fn destroy(&self, id: SandboxId, actor: &Actor) -> Result<(), Error> {
+        self.inner.destroy(id, actor).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn destroy(
+        self: &Arc<Self>,
+        id: SandboxId,
+        actor: &Actor,
+    ) -> Result<(), Error> {
         let (sender, receiver) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
+        let inner = Arc::clone(self);
         let actor = actor.clone();
-        self.inner.tasks.spawn(async move {
+        self.tasks.spawn(async move {
             inner.run_destroy(id, actor, sender).await;
         })?;
         let start = receiver.await.unwrap_or_else(|_| {
@@ -80,7 +90,7 @@ impl Engine {
         match start {
             Start::Gone => Ok(()),
             Start::Wait(flight) => flight.wait().await.map(drop),
-            Start::Poll(operation) => self.inner.poll_destroy(operation).await,
+            Start::Poll(operation) => self.poll_destroy(operation).await,
         }
     }
 }

@@ -96,6 +96,7 @@ impl Engine {
                 kind: TemplateKind::Image,
                 size,
                 origin: None,
+                layer: None,
                 host_id: inner.host_id,
             },
             source: request.source,

@@ -12,7 +12,6 @@ use crate::{
     operation::OperationStatus,
     sandbox::SandboxRecord,
     store::{SandboxWrite, StoreError},
-    template::MINIMAL_TEMPLATE_ID,
 };
 
 /// Repetitions of a write that lost to another one, or whose reply was lost.
@@ -27,7 +26,7 @@ pub(super) struct Lease<'a> {
     /// The generation that is known to be this owner's. Whoever takes over an operation that is not
     /// to be done twice goes above it; then it is not ours any more.
     generation: u64,
-    /// What was written last, or was to be: found in the store, it is ours though nobody said so.
+    /// What was to be written last, and nobody said that it was: found in the store, it is ours.
     tried: Option<Box<SandboxRecord>>,
 }
 
@@ -134,11 +133,9 @@ impl<'a> Lease<'a> {
             Err(other) => return Err(other),
         }
         self.inner.admissions.forget(self.record.id);
-        let left_a_template = matches!(change, Change::DestroySucceeded)
-            && self.record.template_id != MINIMAL_TEMPLATE_ID;
-        if self.record.expires_at.is_some() || left_a_template {
-            self.inner.nudge.notify_one();
-        }
+        // While it was in flight a round has left the sandbox alone, and may have seen what its machine
+        // came to since. There may be a deadline by now, too, or a template without users.
+        self.inner.nudge.notify_one();
         Ok(self.record.clone())
     }
 
@@ -179,9 +176,10 @@ impl<'a> Lease<'a> {
         match transition(&self.record, change, stamp) {
             Ok(Transition::Write(write)) => {
                 self.tried = Some(Box::new(write.record.clone()));
-                let record = write.record.clone();
                 self.inner.store.update_sandbox(*write).await?;
-                self.holds(record);
+                if let Some(written) = self.tried.take() {
+                    self.holds(*written);
+                }
                 Ok(())
             }
             Ok(Transition::Remove(removal)) => {

@@ -26,6 +26,7 @@ mod admissions;
 mod admit;
 mod api;
 mod background;
+mod builds;
 mod config;
 mod create;
 mod destroy;
@@ -60,13 +61,14 @@ use crate::{
     caller::Caller,
     clock::{Clock, Timestamp},
     engine::{
-        admissions::Admissions, background::Rounds, flights::Flights, observe::Observer,
-        repair::Cleaning, spawn::Tasks,
+        admissions::Admissions, background::Rounds, builds::Builds, flights::Flights,
+        observe::Observer, repair::Cleaning, spawn::Tasks,
     },
     error::Error,
     host::{Host, ReportNumber},
     id::{AuditId, HostId, SandboxId},
     lifecycle::Stamp,
+    queue::Queue,
     sandbox::SandboxRecord,
     store::Store,
 };
@@ -82,6 +84,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What owns the machines.
     pub host: Arc<dyn Host>,
+    /// What wakes the workers of template builds.
+    pub queue: Arc<dyn Queue>,
     /// Time and new identifiers.
     pub clock: Arc<dyn Clock>,
 }
@@ -96,6 +100,7 @@ pub struct Engine {
 struct Inner {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
+    queue: Arc<dyn Queue>,
     clock: Arc<dyn Clock>,
     config: EngineConfig,
     host_id: HostId,
@@ -103,6 +108,7 @@ struct Inner {
     flights: Flights,
     admissions: Admissions,
     cleaning: Cleaning,
+    builds: Builds,
     rounds: Rounds,
     observer: Observer,
     /// The number of the newest report of the host that was heard.
@@ -130,6 +136,7 @@ impl Engine {
         let engine = Self::assemble(parts, config).await?;
         engine.inner.ensure_minimal().await?;
         engine.inner.recover().await?;
+        engine.inner.start_builders()?;
         let inner = Arc::clone(&engine.inner);
         engine
             .inner
@@ -144,6 +151,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             store: parts.store,
             host: parts.host,
+            queue: parts.queue,
             clock: parts.clock,
             config,
             host_id: hello.host_id,
@@ -151,6 +159,7 @@ impl Engine {
             flights: Flights::default(),
             admissions: Admissions::default(),
             cleaning: Cleaning::default(),
+            builds: Builds::default(),
             rounds: Rounds::default(),
             observer: Observer::default(),
             newest_report: Mutex::default(),
@@ -176,6 +185,12 @@ impl Engine {
     pub async fn shutdown(&self) -> bool {
         let inner = &self.inner;
         inner.stop.send_replace(true);
+        // Builds are handed back, and their sandboxes begin to go, while there can be new tasks.
+        tokio::select! {
+            biased;
+            () = inner.builders_gone() => {}
+            () = inner.clock.sleep(inner.config.shutdown_timeout / 2) => {}
+        }
         inner.tasks.close();
         tokio::select! {
             biased;

@@ -10,11 +10,12 @@ use tracing::Instrument;
 
 use crate::{
     audit::Actor,
+    build::BuildRecord,
     engine::{Inner, errors, flights::Pilot, lease::Lease, observe::operation_span},
     error::Error,
     host::HostError,
     id::{SandboxId, TemplateId},
-    lifecycle::{Change, Standing, abandon_template},
+    lifecycle::{Change, Standing, abandon_template, hide_template},
     planted::{Bug, planted},
     reconcile::Action,
     sandbox::SandboxRecord,
@@ -50,6 +51,8 @@ pub(super) enum Planned<'a> {
     Sandbox(&'a SandboxRecord),
     /// About a template.
     Template(&'a TemplateRecord),
+    /// About a template build.
+    Build(&'a BuildRecord),
 }
 
 impl Cleaning {
@@ -80,6 +83,7 @@ impl Inner {
         match planned {
             Planned::Sandbox(record) => self.repair_sandbox(action, record).await,
             Planned::Template(record) => self.repair_template(action, record).await,
+            Planned::Build(record) => self.end_build(record).await,
             Planned::Nothing => match action {
                 Action::DestroyUnknown { id, generation } => self.clean_up(*id, *generation, None),
                 Action::DeleteUnknownImage { image } => self.delete_unknown_image(*image),
@@ -135,6 +139,10 @@ impl Inner {
                 let begun = self.begin_on(record, &unused(record), &actor).await?;
                 self.destroy_on_a_task(begun, actor)
             }
+            Action::EndBuildSandbox { .. } => {
+                let begun = self.begin_on(record, "its build is over", &actor).await?;
+                self.destroy_on_a_task(begun, actor)
+            }
             Action::PauseUnused { .. } => self.pause_unused(record, unused(record), actor).await,
             Action::CleanUp { id, generation, .. } => {
                 self.clean_up(*id, *generation, Some(record.version))
@@ -143,6 +151,8 @@ impl Inner {
             Action::GiveUpTemplate { .. }
             | Action::FreeTemplate { .. }
             | Action::DeleteUnknownImage { .. }
+            | Action::EndBuild { .. }
+            | Action::ForgetLayer { .. }
             | Action::DestroyUnknown { .. } => Ok(()),
         }
     }
@@ -166,6 +176,17 @@ impl Inner {
                     Err(error) => Err(errors::from_store(error)),
                 }
             }
+            Action::ForgetLayer { .. } => match hide_template(record, self.stamp(&actor)) {
+                Ok(Some(write)) => match self.store.write_template(write).await {
+                    Ok(()) => {
+                        self.nudge.notify_one();
+                        Ok(())
+                    }
+                    Err(StoreError::Conflict) => Ok(()),
+                    Err(error) => Err(errors::from_store(error)),
+                },
+                Ok(None) | Err(_) => Ok(()),
+            },
             Action::FreeTemplate { id, .. } => {
                 let Some(broom) = self.cleaning.begin(Remains::Image(*id)) else {
                     return Ok(());

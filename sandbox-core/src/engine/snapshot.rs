@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     audit::Actor,
+    build::LayerKey,
     engine::{
         Engine, Inner, errors,
         flights::{Outcome, Pilot},
@@ -49,6 +50,8 @@ pub(super) struct NewSnapshot {
     pub(super) kind: TemplateKind,
     /// Whether a sandbox that ran runs on.
     pub(super) resume: bool,
+    /// Of a template build's, what goes into it.
+    pub(super) layer: Option<LayerKey>,
 }
 
 impl Engine {
@@ -58,14 +61,7 @@ impl Engine {
         new: NewSnapshot,
         actor: &Actor,
     ) -> Result<TemplateRecord, Error> {
-        let inner = &self.inner;
-        let (sandbox, template, name) = (new.sandbox_id, new.template_id, new.name.clone());
-        let start = inner.start_snapshot(new, actor).await?;
-        let bound = inner.config.snapshot_timeout;
-        inner.outcome_of(sandbox, start, bound).await?;
-        let made = inner.store.template(template).await;
-        made.map_err(errors::from_store)?
-            .ok_or_else(|| Error::TemplateNotFound(name.to_string()))
+        self.inner.snapshot(new, actor).await
     }
 
     /// Like [`snapshot`](Self::snapshot), without waiting.
@@ -84,6 +80,21 @@ impl Engine {
 }
 
 impl Inner {
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        new: NewSnapshot,
+        actor: &Actor,
+    ) -> Result<TemplateRecord, Error> {
+        let inner = self;
+        let (sandbox, template, name) = (new.sandbox_id, new.template_id, new.name.clone());
+        let start = inner.start_snapshot(new, actor).await?;
+        let bound = inner.config.snapshot_timeout;
+        inner.outcome_of(sandbox, start, bound).await?;
+        let made = inner.store.template(template).await;
+        made.map_err(errors::from_store)?
+            .ok_or_else(|| Error::TemplateNotFound(name.to_string()))
+    }
+
     async fn start_snapshot(
         self: &Arc<Self>,
         new: NewSnapshot,
@@ -133,6 +144,7 @@ impl Inner {
             kind: new.kind,
             size: origin.size,
             origin: Some(origin.id),
+            layer: new.layer,
             host_id: origin.host_id.unwrap_or(self.host_id),
         };
         template_birth(new, operation, at)

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    build::{BuildRecord, BuildStatus},
     clock::Timestamp,
     engine::{Inner, background::Memory, errors, later, repair::Planned},
     error::Error,
@@ -45,6 +46,8 @@ pub(super) struct Survey {
     pub(super) records: Vec<SandboxRecord>,
     /// By ID.
     pub(super) templates: Vec<TemplateRecord>,
+    /// Those that have not ended, by ID.
+    pub(super) builds: Vec<BuildRecord>,
     pub(super) word: Word,
     pub(super) now: Timestamp,
 }
@@ -69,22 +72,20 @@ impl Survey {
     pub(super) fn planned(&self, about: About) -> Planned<'_> {
         let found = match about {
             About::Sandbox(id) => {
-                let place = self.records.binary_search_by_key(&id, |record| record.id);
-                place
-                    .ok()
-                    .and_then(|place| self.records.get(place))
-                    .map(Planned::Sandbox)
+                find(&self.records, &id, |record| record.id).map(Planned::Sandbox)
             }
             About::Template(id) => {
-                let place = self.templates.binary_search_by_key(&id, |record| record.id);
-                place
-                    .ok()
-                    .and_then(|place| self.templates.get(place))
-                    .map(Planned::Template)
+                find(&self.templates, &id, |record| record.id).map(Planned::Template)
             }
+            About::Build(id) => find(&self.builds, &id, |record| record.id).map(Planned::Build),
         };
         found.unwrap_or(Planned::Nothing)
     }
+}
+
+fn find<'r, T, I: Ord>(by_id: &'r [T], id: &I, id_of: impl Fn(&T) -> I) -> Option<&'r T> {
+    let place = by_id.binary_search_by_key(id, id_of).ok()?;
+    by_id.get(place)
 }
 
 impl Inner {
@@ -95,13 +96,18 @@ impl Inner {
         memory: &mut Memory,
         disown: bool,
     ) -> Result<Survey, Error> {
-        // Templates, sandboxes, the host, in this order: see `reconcile`.
+        // Templates, sandboxes, builds, the host, in this order: see `reconcile`.
         let early = match planted(Bug::HostBeforeStore) {
             true => Some(self.report().await),
             false => None,
         };
-        let mut templates = self.all_templates_there_are().await?;
+        let all_states = TemplateFilter {
+            all_states: true,
+            ..TemplateFilter::default()
+        };
+        let mut templates = self.templates_by(&all_states).await?;
         let mut records = self.all_records().await?;
+        let mut builds = self.unended_builds().await?;
         let report = match early {
             Some(report) => report,
             None => self.report().await,
@@ -118,6 +124,14 @@ impl Inner {
             |id: &OperationId| before.contains(id) || disown && self.flights.get(*id).is_none();
         memory.disowned = ids.filter(left).collect();
         self.note_owners(operations, &memory.disowned, now);
+        for build in &mut builds {
+            if self.builds.has(build.id) {
+                let ours = later(now, self.config.lease);
+                build.lease_until = build.lease_until.map(|until| until.max(ours));
+            } else if disown && build.status == BuildStatus::Running {
+                build.lease_until = build.lease_until.map(|until| until.min(now));
+            }
+        }
         if planted(Bug::NoPreMark) {
             records.iter_mut().for_each(planted::without_mark);
         }
@@ -133,6 +147,7 @@ impl Inner {
         Ok(Survey {
             records,
             templates,
+            builds,
             word,
             now,
         })
@@ -210,6 +225,10 @@ impl Inner {
     }
 
     async fn all_records(&self) -> Result<Vec<SandboxRecord>, Error> {
+        let everything = SandboxFilter {
+            of_builds: true,
+            ..SandboxFilter::default()
+        };
         let mut records = Vec::new();
         let mut page = PageRequest {
             after: None,
@@ -218,7 +237,7 @@ impl Inner {
         loop {
             let part = self
                 .store
-                .list_sandboxes(&SandboxFilter::default(), page)
+                .list_sandboxes(&everything, page)
                 .await
                 .map_err(errors::from_store)?;
             records.extend(part.items);
@@ -229,18 +248,18 @@ impl Inner {
         }
     }
 
-    async fn all_templates_there_are(&self) -> Result<Vec<TemplateRecord>, Error> {
-        let filter = TemplateFilter {
-            all_states: true,
-            ..TemplateFilter::default()
-        };
+    /// All templates that a filter lets through.
+    pub(super) async fn templates_by(
+        &self,
+        filter: &TemplateFilter,
+    ) -> Result<Vec<TemplateRecord>, Error> {
         let mut records = Vec::new();
         let mut page = TemplatePageRequest {
             after: None,
             limit: PageRequest::LIMIT_MAX,
         };
         loop {
-            let part = self.store.list_templates(&filter, page).await;
+            let part = self.store.list_templates(filter, page).await;
             let part = part.map_err(errors::from_store)?;
             records.extend(part.items);
             match part.next {

@@ -210,6 +210,7 @@ impl Inner {
             name,
             kind: request.kind,
             resume: request.resume,
+            layer: None,
         })
     }
 
@@ -240,28 +241,17 @@ impl Inner {
             all_states: true,
             ..TemplateFilter::default()
         };
-        let mut page = TemplatePageRequest {
-            after: None,
-            limit: PageRequest::LIMIT_MAX,
-        };
-        loop {
-            let part = self.store.list_templates(&filter, page).await;
-            let part = part.map_err(errors::from_store)?;
-            let holds = |record: &TemplateRecord| record.state != TemplateState::Deleting;
-            if part.items.iter().any(holds) {
-                return Ok(true);
-            }
-            page.after = part.next;
-            if page.after.is_none() {
-                return Ok(false);
-            }
-        }
+        let found = self.templates_by(&filter).await?;
+        Ok(found
+            .iter()
+            .any(|record| record.state != TemplateState::Deleting))
     }
 
     /// Sandboxes that were started from a template and are there.
     async fn users_of(&self, id: TemplateId, limit: u32) -> Result<Vec<SandboxId>, Error> {
         let filter = SandboxFilter {
             template_id: Some(id),
+            of_builds: true,
             ..SandboxFilter::default()
         };
         let page = PageRequest { after: None, limit };

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    build::{HEALTHCHECK_MAX, Healthcheck, Recipe, Step},
     error::Error,
     id::TemplateId,
     name::TemplateName,
@@ -121,11 +122,54 @@ pub(super) fn create(request: &CreateSandbox) -> Result<(), Error> {
     }
     labels(&request.metadata)?;
     environment("env", &request.env)?;
-    if let Some(key) = &request.idempotency_key {
-        if key.is_empty() {
-            return bad("idempotency_key", "it is empty");
+    request
+        .idempotency_key
+        .as_deref()
+        .map_or(Ok(()), idempotency_key)
+}
+
+/// Checks an idempotency key.
+pub(super) fn idempotency_key(key: &str) -> Result<(), Error> {
+    if key.is_empty() {
+        return bad("idempotency_key", "it is empty");
+    }
+    short("idempotency_key", "it", key, IDEMPOTENCY_KEY_BYTES_MAX)
+}
+
+/// Checks a recipe that did not come through the parser.
+pub(super) fn recipe(recipe: &Recipe) -> Result<(), Error> {
+    if recipe.steps.is_empty() {
+        return bad("recipe", "it is empty; give one step at least");
+    }
+    let last = recipe.steps.len() - 1;
+    let early = recipe
+        .steps
+        .iter()
+        .position(|step| matches!(step, Step::Start { .. }));
+    match early {
+        Some(place) if place != last => bad("recipe", "START is not its last step"),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a healthcheck.
+pub(super) fn healthcheck(check: &Healthcheck) -> Result<(), Error> {
+    if check.cmd.trim().is_empty() {
+        return bad("healthcheck.cmd", "it is empty");
+    }
+    short("healthcheck.cmd", "it", &check.cmd, COMMAND_BYTES_MAX)?;
+    for (field, value, min) in [
+        ("healthcheck.interval_sec", check.interval_sec, 1),
+        ("healthcheck.timeout_sec", check.timeout_sec, 1),
+        ("healthcheck.start_period_sec", check.start_period_sec, 0),
+        ("healthcheck.retries", check.retries, 0),
+    ] {
+        if !(min..=HEALTHCHECK_MAX).contains(&value) {
+            return bad(
+                field,
+                format!("it is {value}; it must be from {min} to {HEALTHCHECK_MAX}"),
+            );
         }
-        short("idempotency_key", "it", key, IDEMPOTENCY_KEY_BYTES_MAX)?;
     }
     Ok(())
 }
@@ -149,11 +193,28 @@ pub(super) fn size_from(
     own: MachineSize,
     request: &CreateSandbox,
 ) -> Result<MachineSize, Error> {
+    let CreateSandbox {
+        vcpus,
+        memory_mb,
+        disk_size_mb,
+        ..
+    } = request;
+    size_on(kind, own, *vcpus, *memory_mb, *disk_size_mb)
+}
+
+/// Like [`size_from`], of what was asked for.
+pub(super) fn size_on(
+    kind: TemplateKind,
+    own: MachineSize,
+    vcpus: Option<u32>,
+    memory_mb: Option<u32>,
+    disk_size_mb: Option<u32>,
+) -> Result<MachineSize, Error> {
     if kind == TemplateKind::Snapshot {
         for (field, asked, has) in [
-            ("vcpus", request.vcpus, own.vcpus),
-            ("memory_mb", request.memory_mb, own.memory_mb),
-            ("disk_size_mb", request.disk_size_mb, own.disk_size_mb),
+            ("vcpus", vcpus, own.vcpus),
+            ("memory_mb", memory_mb, own.memory_mb),
+            ("disk_size_mb", disk_size_mb, own.disk_size_mb),
         ] {
             if let Some(asked) = asked.filter(|asked| *asked != has) {
                 return bad(
@@ -166,7 +227,7 @@ pub(super) fn size_from(
         }
         return Ok(own);
     }
-    size(own, request.vcpus, request.memory_mb, request.disk_size_mb)
+    size(own, vcpus, memory_mb, disk_size_mb)
 }
 
 /// Checks where a template is to come from.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     audit::AuditEntry,
     clock::Timestamp,
-    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
+    id::{BuildId, HostId, OperationId, SandboxId, TeamId, TemplateId},
     lifecycle::Stamp,
     name::TemplateName,
     operation::{Operation, OperationKind, OperationRecord, OperationStatus},
@@ -33,6 +33,8 @@ pub struct NewSandbox {
     pub env: BTreeMap<String, String>,
     /// The key under which a retry finds it.
     pub idempotency_key: Option<String>,
+    /// The template build that it belongs to.
+    pub build_id: Option<BuildId>,
 }
 
 impl NewSandbox {
@@ -102,6 +104,7 @@ pub fn birth(
             env: new.env,
             host_id: Some(host_id),
             idempotency_key: new.idempotency_key,
+            build_id: new.build_id,
             created_at: stamp.at,
             started_at: None,
             expires_at: None,

@@ -139,6 +139,17 @@ impl Standing {
         }
     }
 
+    /// The end of an operation that left its machine so.
+    #[must_use]
+    pub const fn end(&self) -> Event {
+        match self {
+            Self::Running => Event::EndedRunning,
+            Self::Paused => Event::EndedPaused,
+            Self::Stopped { .. } => Event::EndedStopped,
+            Self::Unknown { .. } => Event::EndedMissing,
+        }
+    }
+
     /// How an operation has ended that left its machine so, without a word of its own: it has
     /// succeeded where this is what it was for. A template is never made by that alone.
     #[must_use]
@@ -163,12 +174,7 @@ impl Change {
             Self::BeginPause { .. } => Event::BeginPause,
             Self::BeginResume { .. } => Event::BeginResume,
             Self::BeginSnapshot { .. } => Event::BeginSnapshot,
-            Self::Ended { standing, .. } => match standing {
-                Standing::Running => Event::EndedRunning,
-                Standing::Paused => Event::EndedPaused,
-                Standing::Stopped { .. } => Event::EndedStopped,
-                Standing::Unknown { .. } => Event::EndedMissing,
-            },
+            Self::Ended { standing, .. } => standing.end(),
             Self::BeginDestroy { .. } => Event::BeginDestroy,
             Self::DestroySucceeded => Event::DestroySucceeded,
             Self::MachineEnded { .. } => Event::MachineEnded,

@@ -33,6 +33,7 @@
 //! operations and audit entry. Neither has a clock, randomness or I/O.
 
 mod birth;
+pub mod build;
 mod change;
 mod table;
 mod template;
@@ -45,7 +46,7 @@ pub use change::{Change, Standing};
 pub use table::{Denied, Event, Rule, Then, rule};
 pub use template::{
     NewTemplate, abandon_template, begin_template, extend_template_lease, forget_template,
-    give_up_template, hide_template, measure_template, minimal_template, publish_template,
-    template_birth,
+    give_up_template, hide_template, measure_template, minimal_template, name_layer,
+    publish_template, template_birth, touch_layer,
 };
 pub use transition::{Removal, Stamp, Transition, transition};

@@ -2,6 +2,7 @@
 
 use crate::{
     audit::AuditEntry,
+    build::LayerKey,
     clock::Timestamp,
     error::Error,
     host::HostImage,
@@ -29,6 +30,9 @@ pub struct NewTemplate {
     pub size: MachineSize,
     /// The sandbox that it is taken from.
     pub origin: Option<SandboxId>,
+    /// Of one that a template build makes, what goes into it. It is a layer then, until the build is
+    /// published.
+    pub layer: Option<LayerKey>,
     /// The host that makes it.
     pub host_id: HostId,
 }
@@ -48,6 +52,7 @@ pub fn template_birth(new: NewTemplate, operation: Operation, at: Timestamp) -> 
         disk_bytes: 0,
         memory_bytes: 0,
         origin: new.origin,
+        layer: new.layer,
         host_id: Some(new.host_id),
         created_at: at,
         updated_at: at,
@@ -69,6 +74,7 @@ pub fn minimal_template(stamp: Stamp) -> TemplateWrite {
         disk_bytes: 0,
         memory_bytes: 0,
         origin: None,
+        layer: None,
         host_id: None,
         created_at: stamp.at,
         updated_at: stamp.at,
@@ -131,7 +137,10 @@ pub fn begin_template(record: TemplateRecord, stamp: Stamp) -> TemplateWrite {
 pub fn publish_template(record: &TemplateRecord, image: &HostImage, stamp: Stamp) -> TemplateWrite {
     let stamp = stamp.after(record.updated_at);
     let mut next = following(record, stamp.at);
-    next.state = TemplateState::Ready;
+    next.state = match record.layer {
+        Some(_) => TemplateState::Layer,
+        None => TemplateState::Ready,
+    };
     next.disk_bytes = image.disk_bytes;
     next.memory_bytes = image.memory_bytes;
     match record.kind {
@@ -155,7 +164,7 @@ pub fn publish_template(record: &TemplateRecord, image: &HostImage, stamp: Stamp
         audit: Some(audit(
             record,
             "template.create",
-            TemplateState::Ready.as_str(),
+            next.state.as_str(),
             "its files are there",
             stamp,
         )),
@@ -243,7 +252,7 @@ pub fn hide_template(
     match record.state {
         TemplateState::Deleting => Ok(None),
         TemplateState::Making => Err("it is being made"),
-        TemplateState::Ready => {
+        TemplateState::Ready | TemplateState::Layer => {
             let stamp = stamp.after(record.updated_at);
             let mut next = following(record, stamp.at);
             next.state = TemplateState::Deleting;
@@ -259,6 +268,50 @@ pub fn hide_template(
                 change: TemplateChange::Update(next),
             }))
         }
+    }
+}
+
+/// The write that makes a layer a template that everyone who may sees, under this name.
+#[must_use]
+pub fn name_layer(
+    record: &TemplateRecord,
+    name: &TemplateName,
+    team_id: TeamId,
+    size: MachineSize,
+    stamp: Stamp,
+) -> TemplateWrite {
+    let stamp = stamp.after(record.updated_at);
+    let mut next = following(record, stamp.at);
+    next.state = TemplateState::Ready;
+    next.name = name.clone();
+    next.team_id = team_id;
+    if record.kind == TemplateKind::Image {
+        let disk_size_mb = size.disk_size_mb.max(record.size.disk_size_mb);
+        next.size = MachineSize {
+            disk_size_mb,
+            ..size
+        };
+    }
+    TemplateWrite {
+        operation: None,
+        audit: Some(audit(
+            &next,
+            "template.publish",
+            TemplateState::Ready.as_str(),
+            "its build succeeded",
+            stamp,
+        )),
+        change: TemplateChange::Update(next),
+    }
+}
+
+/// The write that notes that a layer was used, so that it is kept for longer.
+#[must_use]
+pub fn touch_layer(record: &TemplateRecord, at: Timestamp) -> TemplateWrite {
+    TemplateWrite {
+        change: TemplateChange::Update(following(record, at.max(record.updated_at))),
+        operation: None,
+        audit: None,
     }
 }
 

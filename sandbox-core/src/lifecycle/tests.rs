@@ -155,6 +155,7 @@ fn born(timeout_sec: Option<u64>) -> SandboxWrite {
         metadata: [("a".to_owned(), "b".to_owned())].into(),
         env: [("C".to_owned(), "d".to_owned())].into(),
         idempotency_key: Some("key".to_owned()),
+        build_id: None,
     };
     birth(
         new,
@@ -176,6 +177,7 @@ fn unmade() -> TemplateRecord {
         kind: TemplateKind::Snapshot,
         size: MachineSize::default(),
         origin: Some(SandboxId::from_uuid(Uuid::from_u128(1))),
+        layer: None,
         host_id: HostId::from_uuid(Uuid::from_u128(2)),
     };
     let operation = Operation {
@@ -393,6 +395,7 @@ fn r10_a_request_like_the_first_is_told_from_another() {
         metadata: record.metadata.clone(),
         env: record.env.clone(),
         idempotency_key: None,
+        build_id: None,
     };
     assert!(new.made(&record));
     let mut others = vec![new; 6];

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{SandboxId, TemplateId},
+    id::{BuildId, SandboxId, TemplateId},
     lifecycle::Standing,
 };
 
@@ -109,6 +109,27 @@ pub enum Action {
         /// Planned on this version.
         version: u64,
     },
+    /// Its build does not work in it any more: a destroy begins.
+    EndBuildSandbox {
+        /// Which sandbox.
+        id: SandboxId,
+        /// Planned on this version.
+        version: u64,
+    },
+    /// Nobody is at work on the build any more, or begins it: it is begun again, or has failed.
+    EndBuild {
+        /// Which build.
+        id: BuildId,
+        /// Planned on this version.
+        version: u64,
+    },
+    /// No build has used the result of a step for long: it is hidden, and then freed.
+    ForgetLayer {
+        /// Which template.
+        id: TemplateId,
+        /// Planned on this version.
+        version: u64,
+    },
     /// The host frees what it has of a sandbox whose record stays.
     CleanUp {
         /// Which sandbox.
@@ -134,6 +155,8 @@ pub enum About {
     Sandbox(SandboxId),
     /// A template, or an image that none names.
     Template(TemplateId),
+    /// A template build.
+    Build(BuildId),
 }
 
 impl fmt::Display for About {
@@ -141,6 +164,7 @@ impl fmt::Display for About {
         match self {
             Self::Sandbox(id) => id.fmt(f),
             Self::Template(id) => id.fmt(f),
+            Self::Build(id) => id.fmt(f),
         }
     }
 }
@@ -161,10 +185,13 @@ impl Action {
             | Self::MarkPaused { id, .. }
             | Self::MarkMissing { id, .. }
             | Self::SettleOperation { id, .. }
+            | Self::EndBuildSandbox { id, .. }
             | Self::DestroyUnknown { id, .. } => About::Sandbox(*id),
             Self::GiveUpTemplate { id, .. }
             | Self::FreeTemplate { id, .. }
+            | Self::ForgetLayer { id, .. }
             | Self::DeleteUnknownImage { image: id } => About::Template(*id),
+            Self::EndBuild { id, .. } => About::Build(*id),
         }
     }
 
@@ -185,6 +212,9 @@ impl Action {
             | Self::RedoDestroy { .. }
             | Self::Expire { .. }
             | Self::PauseUnused { .. }
+            | Self::EndBuildSandbox { .. }
+            | Self::EndBuild { .. }
+            | Self::ForgetLayer { .. }
             | Self::CleanUp { .. }
             | Self::DestroyUnknown { .. } => false,
         }
@@ -206,6 +236,9 @@ impl Action {
             | Self::SettleOperation { version, .. }
             | Self::GiveUpTemplate { version, .. }
             | Self::FreeTemplate { version, .. }
+            | Self::EndBuildSandbox { version, .. }
+            | Self::EndBuild { version, .. }
+            | Self::ForgetLayer { version, .. }
             | Self::CleanUp { version, .. } => Some(*version),
             Self::DestroyUnknown { .. } | Self::DeleteUnknownImage { .. } => None,
         }
@@ -232,6 +265,9 @@ impl fmt::Display for Action {
             Self::UndoCreate { .. } => f.write_str("undo the create"),
             Self::RedoDestroy { .. } => f.write_str("destroy again"),
             Self::Expire { .. } => f.write_str("expire"),
+            Self::EndBuildSandbox { .. } => f.write_str("destroy, its build is over"),
+            Self::EndBuild { .. } => f.write_str("begin the build again, or end it"),
+            Self::ForgetLayer { .. } => f.write_str("forget the layer"),
             Self::PauseUnused { .. } => f.write_str("pause, unused"),
             Self::CleanUp { generation, .. } => {
                 write!(

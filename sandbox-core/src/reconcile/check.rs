@@ -9,20 +9,21 @@ use std::{
     fmt,
 };
 
-use super::{About, Action, Heard, HostView, waited};
+use super::{About, Action, Heard, HostView, Records, waited};
 use crate::{
+    build::BuildRecord,
     clock::Timestamp,
     host::{HostSandbox, HostSandboxState},
-    id::{SandboxId, TemplateId},
+    id::{BuildId, SandboxId, TemplateId},
     lifecycle::{Event, Rule, Standing, rule},
     operation::OperationKind,
     sandbox::{SandboxRecord, SandboxState},
     template::{TemplateRecord, TemplateState},
 };
 
-/// A rule that an action breaks.
+/// What holds of every plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rules {
+pub enum Invariant {
     /// One sandbox or template has one action at most.
     Single,
     /// An action is planned on the version that was read, of a record that was read.
@@ -50,20 +51,20 @@ pub struct Breach {
     /// What it is about.
     pub about: About,
     /// Which rule.
-    pub rule: Rules,
+    pub invariant: Invariant,
 }
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let says = match self.rule {
-            Rules::Single => "there is another action on it",
-            Rules::Version => "it was planned on a version that was not read",
-            Rules::Lease => "someone is at work on it",
-            Rules::Paused => "it is paused, and nobody wants it destroyed",
-            Rules::Grace => "its grace has not passed",
-            Rules::Heard => "its host has not said so",
-            Rules::Table => "the transition table does not allow it",
-            Rules::Used => "it can be used, or is",
+        let says = match self.invariant {
+            Invariant::Single => "there is another action on it",
+            Invariant::Version => "it was planned on a version that was not read",
+            Invariant::Lease => "someone is at work on it",
+            Invariant::Paused => "it is paused, and nobody wants it destroyed",
+            Invariant::Grace => "its grace has not passed",
+            Invariant::Heard => "its host has not said so",
+            Invariant::Table => "the transition table does not allow it",
+            Invariant::Used => "it can be used, or is",
         };
         write!(f, "{}: {says}", self.about)
     }
@@ -72,8 +73,7 @@ impl fmt::Display for Breach {
 /// What of a plan breaks a rule. The arguments are those of [`plan`](super::plan), and its answer.
 #[must_use]
 pub fn check(
-    records: &[SandboxRecord],
-    templates: &[TemplateRecord],
+    records: Records<'_>,
     view: &HostView<'_>,
     now: Timestamp,
     actions: &[Action],
@@ -83,8 +83,21 @@ pub fn check(
         return Vec::new();
     }
     let known = Known {
-        records: records.iter().map(|record| (record.id, record)).collect(),
-        templates: templates.iter().map(|record| (record.id, record)).collect(),
+        records: records
+            .sandboxes
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
+        builds: records
+            .builds
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
+        templates: records
+            .templates
+            .iter()
+            .map(|record| (record.id, record))
+            .collect(),
         machines: match view.heard {
             // Of two with one ID the first counts, as it does for the plan.
             Heard::Report(report) => {
@@ -93,7 +106,11 @@ pub fn check(
             }
             Heard::Stale | Heard::Silent { .. } => BTreeMap::new(),
         },
-        used: records.iter().map(|record| record.template_id).collect(),
+        used: records
+            .sandboxes
+            .iter()
+            .map(|record| record.template_id)
+            .collect(),
         now,
     };
     let mut seen = BTreeSet::new();
@@ -102,18 +119,19 @@ pub fn check(
         let about = action.about();
         let mut broken = known.broken(action, view);
         if !seen.insert(about) {
-            broken.insert(Rules::Single);
+            broken.insert(Invariant::Single);
         }
-        breaches.extend(broken.into_iter().map(|rule| Breach {
+        breaches.extend(broken.into_iter().map(|invariant| Breach {
             action: number,
             about,
-            rule,
+            invariant,
         }));
     }
     breaches
 }
 
 struct Known<'a> {
+    builds: BTreeMap<BuildId, &'a BuildRecord>,
     records: BTreeMap<SandboxId, &'a SandboxRecord>,
     templates: BTreeMap<TemplateId, &'a TemplateRecord>,
     machines: BTreeMap<SandboxId, &'a HostSandbox>,
@@ -122,60 +140,75 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn broken(&self, action: &Action, view: &HostView<'_>) -> BTreeSet<Rules> {
+    fn broken(&self, action: &Action, view: &HostView<'_>) -> BTreeSet<Invariant> {
         let mut broken = BTreeSet::new();
+        let has_grace = |since: Option<&Timestamp>| {
+            !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace))
+        };
         if !heard_enough(action, view.heard) {
-            broken.insert(Rules::Heard);
+            broken.insert(Invariant::Heard);
         }
         match action.about() {
             About::Sandbox(id) => match (self.records.get(&id), action.version()) {
                 (None, None) => {
-                    let since = view.unknown_since.get(&id);
-                    if !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace)) {
-                        broken.insert(Rules::Grace);
+                    if has_grace(view.unknown_since.get(&id)) {
+                        broken.insert(Invariant::Grace);
                     }
                 }
                 (Some(record), Some(version)) if record.version == version => {
                     broken.extend(self.on_record(action, record));
                 }
                 _ => {
-                    broken.insert(Rules::Version);
+                    broken.insert(Invariant::Version);
                 }
             },
             About::Template(id) => match (self.templates.get(&id), action.version()) {
                 (None, None) => {
-                    let since = view.unknown_images_since.get(&id);
-                    if !since.is_some_and(|since| waited(*since, self.now, view.unknown_grace)) {
-                        broken.insert(Rules::Grace);
+                    if has_grace(view.unknown_images_since.get(&id)) {
+                        broken.insert(Invariant::Grace);
                     }
                 }
                 (Some(record), Some(version)) if record.version == version => {
                     let legal = match action {
                         Action::GiveUpTemplate { .. } => record.state == TemplateState::Making,
+                        Action::ForgetLayer { .. } => record.state == TemplateState::Layer,
                         _ => record.state == TemplateState::Deleting && !self.used.contains(&id),
                     };
                     if !legal {
-                        broken.insert(Rules::Used);
+                        broken.insert(Invariant::Used);
                     }
                     let own = record.operation.as_ref();
                     if record.origin.is_none() && own.is_some_and(|own| own.lease_until > self.now)
                     {
-                        broken.insert(Rules::Lease);
+                        broken.insert(Invariant::Lease);
                     }
                 }
                 _ => {
-                    broken.insert(Rules::Version);
+                    broken.insert(Invariant::Version);
+                }
+            },
+            About::Build(id) => match (self.builds.get(&id), action.version()) {
+                (Some(build), Some(version)) if build.version == version => {
+                    if build.lease_until.is_some_and(|until| until > self.now) {
+                        broken.insert(Invariant::Lease);
+                    }
+                    if build.status.ended() {
+                        broken.insert(Invariant::Table);
+                    }
+                }
+                _ => {
+                    broken.insert(Invariant::Version);
                 }
             },
         }
         broken
     }
 
-    fn on_record(&self, action: &Action, record: &SandboxRecord) -> BTreeSet<Rules> {
+    fn on_record(&self, action: &Action, record: &SandboxRecord) -> BTreeSet<Invariant> {
         let mut broken = BTreeSet::new();
         let operation = record.operation.as_ref();
         if operation.is_some_and(|operation| operation.lease_until > self.now) {
-            broken.insert(Rules::Lease);
+            broken.insert(Invariant::Lease);
         }
         let machine = self.machines.get(&record.id);
         let unsteady = machine.is_some_and(|machine| machine.at_work);
@@ -188,7 +221,7 @@ impl Known<'_> {
                 | Action::SettleOperation { .. }
         );
         if unsteady && called {
-            broken.insert(Rules::Heard);
+            broken.insert(Invariant::Heard);
         }
         let paused = machine.is_some_and(|machine| {
             machine.generation >= record.generation && machine.state == HostSandboxState::Paused
@@ -201,8 +234,14 @@ impl Known<'_> {
                     OperationKind::Create | OperationKind::Destroy
                 )
             });
+        let is_worked_in = || self.builds.values().any(|build| build.works_in(record.id));
+        if matches!(action, Action::EndBuildSandbox { .. })
+            && (record.build_id.is_none() || is_worked_in())
+        {
+            broken.insert(Invariant::Used);
+        }
         if paused && kept && destroys(action) {
-            broken.insert(Rules::Paused);
+            broken.insert(Invariant::Paused);
         }
         let kind = operation.map(|operation| operation.kind);
         let legal = event(action).is_none_or(|event| {
@@ -212,7 +251,7 @@ impl Known<'_> {
             )
         });
         if !legal {
-            broken.insert(Rules::Table);
+            broken.insert(Invariant::Table);
         }
         broken
     }
@@ -252,6 +291,8 @@ const fn heard_enough(action: &Action, heard: Heard<'_>) -> bool {
                 | Action::RedoDestroy { .. }
                 | Action::UndoCreate { .. }
                 | Action::GiveUpTemplate { .. }
+                | Action::EndBuild { .. }
+                | Action::ForgetLayer { .. }
         ),
     }
 }
@@ -266,18 +307,15 @@ const fn event(action: &Action) -> Option<Event> {
         Action::CompleteCreate { .. } => Event::CreateSucceeded,
         Action::UndoCreate { .. } => Event::CreateUndone,
         Action::RedoDestroy { .. } => Event::ExtendLease,
-        Action::Expire { .. } => Event::BeginDestroy,
+        Action::Expire { .. } | Action::EndBuildSandbox { .. } => Event::BeginDestroy,
         Action::PauseUnused { .. } => Event::BeginPause,
-        Action::SettleOperation { standing, .. } => match standing {
-            Standing::Running => Event::EndedRunning,
-            Standing::Paused => Event::EndedPaused,
-            Standing::Stopped { .. } => Event::EndedStopped,
-            Standing::Unknown { .. } => Event::EndedMissing,
-        },
+        Action::SettleOperation { standing, .. } => standing.end(),
         Action::CleanUp { .. }
         | Action::DestroyUnknown { .. }
         | Action::GiveUpTemplate { .. }
         | Action::FreeTemplate { .. }
+        | Action::EndBuild { .. }
+        | Action::ForgetLayer { .. }
         | Action::DeleteUnknownImage { .. } => return None,
     })
 }

@@ -26,7 +26,10 @@
 //!    whatever it said before, unless the host is at work on it. What a failed create left behind on the host is removed, and
 //!    so is a machine older than its stopped record.
 //! 6. A machine that no record knows is destroyed once it has been seen so for the whole grace.
-//! 7. A template that is being made and has no owner any more is given up; a hidden one is freed
+//! 7. A sandbox of a template build that does not work in it is destroyed, paused or not. A build whose
+//!    lease ran out is begun again, or has failed; one that nobody begins in time has failed, too. The
+//!    result of a step that no build has used for long is given up.
+//! 8. A template that is being made and has no owner any more is given up; a hidden one is freed
 //!    when no sandbox was started from it; an image that no template names goes after the grace.
 //!
 //! That is for a host that has just been heard. A report that is older than one known before says
@@ -36,9 +39,11 @@
 //!
 //! Records on other hosts than this one are left alone. Templates are read before
 //! sandboxes: a template that is being made is then there together with its sandbox's operation, or
-//! has been written since.
+//! has been written since. Builds are read after sandboxes: a build names its sandbox before there is
+//! one, so that a build which is not seen to name one will never use it.
 
 mod action;
+mod builds;
 mod check;
 mod heard;
 mod preview;
@@ -50,6 +55,7 @@ mod unknown;
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    build::BuildRecord,
     clock::Timestamp,
     host::{HostReport, HostSandbox, HostSandboxState},
     id::{HostId, SandboxId, TemplateId},
@@ -60,7 +66,7 @@ use crate::{
 };
 
 pub use action::{About, Action};
-pub use check::{Breach, Rules, check};
+pub use check::{Breach, Invariant, check};
 pub use heard::{Heard, Silence};
 pub use preview::{PlannedAction, Preview};
 pub use templates::note_unknown_images;
@@ -81,39 +87,57 @@ pub struct HostView<'a> {
     pub unknown_images_since: &'a BTreeMap<TemplateId, Timestamp>,
     /// For how long a machine or an image must be unknown before it is destroyed.
     pub unknown_grace: Duration,
+    /// For how long the result of a build's step is kept that no build uses.
+    pub layer_retention: Duration,
+}
+
+/// All records that there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Records<'a> {
+    /// All sandboxes; one that is left out makes its machine unknown.
+    pub sandboxes: &'a [SandboxRecord],
+    /// All templates; one that is left out makes its image unknown.
+    pub templates: &'a [TemplateRecord],
+    /// All builds that have not ended; one that is left out makes its sandbox left over.
+    pub builds: &'a [BuildRecord],
 }
 
 /// What to do, in no particular order: at most one action for each sandbox and each template.
-///
-/// `records` and `templates` must be all there are; one that is left out makes its machine or image
-/// unknown.
 #[must_use]
-pub fn plan(
-    records: &[SandboxRecord],
-    templates: &[TemplateRecord],
-    view: &HostView<'_>,
-    now: Timestamp,
-) -> Vec<Action> {
+pub fn plan(records: Records<'_>, view: &HostView<'_>, now: Timestamp) -> Vec<Action> {
+    let Records {
+        sandboxes,
+        templates,
+        ..
+    } = records;
     let here = |record: &&SandboxRecord| record.host_id.is_none_or(|host| host == view.host_id);
-    let records_here = records.iter().filter(here);
     match view.heard {
         Heard::Stale => Vec::new(),
-        Heard::Silent { since } => records_here
+        Heard::Silent { since } => sandboxes
+            .iter()
+            .filter(here)
             .filter_map(|record| in_silence(record, since, now))
-            .chain(templates::plan_in_silence(records, templates, view, now))
+            .chain(templates::plan_in_silence(sandboxes, templates, view, now))
+            .chain(builds::plan(records, view, now))
             .collect(),
-        Heard::Report(report) => pairs(records, &report.sandboxes)
-            .filter_map(|(record, machine)| match (record, machine) {
-                (Some(record), machine) if here(&record) => {
-                    settle(record, Seen::of(record, machine.as_ref()), now)
-                        .filter(|action| at_rest(machine) || !action.believes_the_host())
-                }
-                (Some(_), _) => None,
-                (None, Some(machine)) => unknown::end(machine, view, now),
-                (None, None) => None,
-            })
-            .chain(templates::plan(records, templates, report, view, now))
-            .collect(),
+        Heard::Report(report) => {
+            let worked_in = builds::worked_in(records.builds);
+            pairs(sandboxes, &report.sandboxes)
+                .filter_map(|(record, machine)| match (record, machine) {
+                    (Some(record), machine) if here(&record) => {
+                        let seen = Seen::of(record, machine.as_ref());
+                        let left_over = builds::is_left_over(record, &worked_in);
+                        settle(record, seen, left_over, now)
+                            .filter(|action| at_rest(machine) || !action.believes_the_host())
+                    }
+                    (Some(_), _) => None,
+                    (None, Some(machine)) => unknown::end(machine, view, now),
+                    (None, None) => None,
+                })
+                .chain(templates::plan(sandboxes, templates, report, view, now))
+                .chain(builds::plan(records, view, now))
+                .collect()
+        }
     }
 }
 
@@ -223,7 +247,12 @@ fn at_rest(machine: Option<&HostSandbox>) -> bool {
     machine.is_none_or(|machine| !machine.at_work)
 }
 
-fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Action> {
+fn settle(
+    record: &SandboxRecord,
+    seen: Seen<'_>,
+    left_over: bool,
+    now: Timestamp,
+) -> Option<Action> {
     let (id, version) = (record.id, record.version);
     match &record.operation {
         Some(operation) if operation.lease_until > now => None,
@@ -231,6 +260,7 @@ fn settle(record: &SandboxRecord, seen: Seen<'_>, now: Timestamp) -> Option<Acti
             (OperationKind::Create, Seen::Running) => Action::CompleteCreate { id, version },
             (kind, seen) => unowned(record, kind, seen.standing()),
         }),
+        None if left_over && seen != Seen::Newer => Some(Action::EndBuildSandbox { id, version }),
         None if record.expires_at.is_some_and(|at| at <= now) => {
             match (record.on_timeout, record.state, seen) {
                 (_, _, Seen::Newer) => idle(record, seen),

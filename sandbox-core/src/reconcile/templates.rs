@@ -3,13 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Action, HostView, waited};
 use crate::{
     clock::Timestamp,
     host::{HostImage, HostReport},
-    id::TemplateId,
+    id::{OperationId, SandboxId, TemplateId},
     sandbox::SandboxRecord,
     template::{MINIMAL_TEMPLATE_ID, TemplateRecord, TemplateState},
 };
@@ -22,15 +25,10 @@ pub(super) fn plan(
     view: &HostView<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
-    // Looked for only where it matters: there may be very many sandboxes.
-    let some_hidden = templates
-        .iter()
-        .any(|record| record.state == TemplateState::Deleting);
-    let used: BTreeSet<TemplateId> = sandboxes
-        .iter()
-        .filter(|_| some_hidden)
-        .map(|record| record.template_id)
-        .collect();
+    // Looked for only where a template is hidden: there may be very many sandboxes.
+    let used = LazyCell::new(|| -> BTreeSet<TemplateId> {
+        sandboxes.iter().map(|record| record.template_id).collect()
+    });
     let known: BTreeSet<TemplateId> = templates.iter().map(|record| record.id).collect();
     let for_hidden = templates
         .iter()
@@ -66,12 +64,24 @@ pub(super) fn plan_in_silence(
     view: &HostView<'_>,
     now: Timestamp,
 ) -> Vec<Action> {
+    // Looked for only where a template is made of a sandbox.
+    let at_work = LazyCell::new(|| -> BTreeSet<(SandboxId, OperationId)> {
+        let operations = sandboxes.iter().filter_map(|sandbox| {
+            let operation = sandbox.operation.as_ref()?;
+            Some((sandbox.id, operation.id))
+        });
+        operations.collect()
+    });
+    // One that is made of a sandbox is kept by that sandbox's operation, any other by its own lease.
+    let has_owner = |record: &TemplateRecord| match (&record.operation, record.origin) {
+        (None, _) => false,
+        (Some(operation), None) => operation.lease_until > now,
+        (Some(operation), Some(origin)) => at_work.contains(&(origin, operation.id)),
+    };
     templates
         .iter()
         .filter(|record| is_here(record, view))
-        .filter(|record| {
-            record.state == TemplateState::Making && !has_owner(record, sandboxes, now)
-        })
+        .filter(|record| record.state == TemplateState::Making && !has_owner(record))
         .map(|record| Action::GiveUpTemplate {
             id: record.id,
             version: record.version,
@@ -81,24 +91,6 @@ pub(super) fn plan_in_silence(
 
 fn is_here(record: &TemplateRecord, view: &HostView<'_>) -> bool {
     record.host_id.is_none_or(|host| host == view.host_id)
-}
-
-/// A template that is made of a sandbox is kept by that sandbox's operation, any other by its own
-/// lease.
-fn has_owner(record: &TemplateRecord, sandboxes: &[SandboxRecord], now: Timestamp) -> bool {
-    let Some(operation) = &record.operation else {
-        return false;
-    };
-    match record.origin {
-        None => operation.lease_until > now,
-        Some(origin) => sandboxes.iter().any(|sandbox| {
-            sandbox.id == origin
-                && sandbox
-                    .operation
-                    .as_ref()
-                    .is_some_and(|current| current.id == operation.id)
-        }),
-    }
 }
 
 /// Images that no template names, with the time at which each was first seen so. `before` is the

@@ -78,6 +78,7 @@ fn record(number: u128, state: SandboxState, doing: Doing, expires: Option<i64>)
         env: BTreeMap::new(),
         host_id: Some(host(1)),
         idempotency_key: None,
+        build_id: None,
         created_at: at(0),
         started_at: None,
         expires_at: expires.map(at),
@@ -144,10 +145,26 @@ fn planned_on(records: &[SandboxRecord], heard: Heard<'_>) -> Vec<Action> {
         unknown_since: &unknown,
         unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
-    let actions = plan(records, &[], &view, at(100));
+    let actions = plan(
+        Records {
+            sandboxes: records,
+            ..Records::default()
+        },
+        &view,
+        at(100),
+    );
     if records.iter().all(may_be) {
-        let breaches = check(records, &[], &view, at(100), &actions);
+        let breaches = check(
+            Records {
+                sandboxes: records,
+                ..Records::default()
+            },
+            &view,
+            at(100),
+            &actions,
+        );
         assert_eq!(breaches, vec![], "{actions:?}");
     }
     actions
@@ -276,8 +293,9 @@ fn trap_11_an_unknown_machine_is_destroyed_after_its_grace_and_not_before() {
             unknown_since: &unknown,
             unknown_images_since: &BTreeMap::new(),
             unknown_grace: GRACE,
+            layer_retention: Duration::from_secs(7 * 24 * 3600),
         };
-        let actions = plan(&[], &[], &view, at(now));
+        let actions = plan(Records::default(), &view, at(now));
         assert_eq!(actions.len(), expected, "at {now}");
         if let Some(action) = actions.first() {
             let expected = Action::DestroyUnknown {
@@ -303,8 +321,9 @@ fn a_clock_that_goes_backwards_destroys_nothing_unknown() {
         unknown_since: &[(sandbox(5), at(100))].into(),
         unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
-    assert_eq!(plan(&[], &[], &view, at(10)), vec![]);
+    assert_eq!(plan(Records::default(), &view, at(10)), vec![]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A store in memory. One mutex is one transaction.
 
+mod builds;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,12 +9,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::{
     audit::AuditEntry,
+    build::{BuildRecord, BuildStep, LogCursor, LogEntry},
     clock::Timestamp,
     host::HostSeen,
-    id::{HostId, OperationId, SandboxId, TeamId, TemplateId},
+    id::{BuildId, HostId, OperationId, SandboxId, TeamId, TemplateId},
     operation::{OperationRecord, OperationStatus},
     planted::{Bug, planted},
     sandbox::{Page, PageRequest, SandboxFilter, SandboxRecord},
@@ -32,6 +36,10 @@ struct Tables {
     sandboxes: BTreeMap<SandboxId, SandboxRecord>,
     templates: BTreeMap<TemplateId, TemplateRecord>,
     operations: BTreeMap<OperationId, OperationRecord>,
+    builds: BTreeMap<BuildId, BuildRecord>,
+    build_steps: BTreeMap<(BuildId, u32, u32), BuildStep>,
+    build_log: BTreeMap<(BuildId, LogCursor), LogEntry>,
+    contexts: BTreeMap<String, (Timestamp, Bytes)>,
     audit: Vec<AuditEntry>,
     hosts: BTreeMap<HostId, HostSeen>,
     transactions: u64,
@@ -94,6 +102,12 @@ impl MemoryStore {
     #[must_use]
     pub fn all_templates(&self) -> Vec<TemplateRecord> {
         self.lock().templates.values().cloned().collect()
+    }
+
+    /// All builds, oldest first.
+    #[must_use]
+    pub fn all_builds(&self) -> Vec<BuildRecord> {
+        self.lock().builds.values().cloned().collect()
     }
 
     /// The audit log, oldest first.
@@ -199,7 +213,13 @@ impl Tables {
 
     /// Writes what was [checked](Tables::check) before.
     fn put(&mut self, write: TemplateWrite) {
-        match write.change {
+        self.put_record(write.change);
+        self.note(write.operation);
+        self.audit.extend(write.audit);
+    }
+
+    fn put_record(&mut self, change: TemplateChange) {
+        match change {
             TemplateChange::Insert(record) | TemplateChange::Update(record) => {
                 self.templates.insert(record.id, record);
             }
@@ -207,8 +227,6 @@ impl Tables {
                 self.templates.remove(&id);
             }
         }
-        self.note(write.operation);
-        self.audit.extend(write.audit);
     }
 
     /// Writes what was checked before.

@@ -12,6 +12,13 @@ mod link;
 mod memory;
 mod memory_store;
 mod process;
+mod queue;
+#[expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test suite: it fails by panicking"
+)]
+pub mod queue_contract;
 mod script;
 #[expect(
     clippy::unwrap_used,
@@ -26,3 +33,4 @@ pub use clock::SimClock;
 pub use guest::SimGuest;
 pub use host::{Call, SimHost, When, Window};
 pub use memory_store::MemoryStore;
+pub use queue::{Announced, QueueFaults, SimQueue};

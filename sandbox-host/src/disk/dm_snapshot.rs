@@ -12,16 +12,15 @@
 //! writes, the kernel gives the whole snapshot up.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use sandbox_core::disk::{COW_CHUNK_BYTES, DiskBackend, DiskFormat, cow_file_bytes};
 
 use super::{
-    Base, DiskError, Disks, OpenDisk, at, check_base,
+    Base, DiskError, Disks, OpenDisk, at,
     device::{
         dm::{DeviceMapper, Target},
         loops::LoopDevice,
@@ -101,16 +100,11 @@ impl Disks for DmSnapshot {
     }
 
     fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
-        check_base(self.backend(), base, size_bytes)?;
+        let manifest = Manifest::on(self.backend(), base, size_bytes)?;
         if !size_bytes.is_multiple_of(COW_CHUNK_BYTES) {
             let odd = io::Error::other("its size is no multiple of 4096 bytes");
             return Err(at("making a disk")(odd));
         }
-        let manifest = Manifest {
-            backend: self.backend(),
-            base: base.clone(),
-            size_bytes,
-        };
         let make = || {
             let file = File::create_new(cow(machine)).map_err(at("making a disk's file"))?;
             file.set_len(cow_file_bytes(size_bytes))
@@ -148,14 +142,11 @@ impl Disks for DmSnapshot {
     /// The kernel notes where a chunk's copy is before it says that the chunk is written: what
     /// nobody writes to is whole in its file, also while the device is there.
     fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
-        let manifest = manifest::expect(machine, self.backend())?;
-        let make = || sparse::copy(&cow(machine), &cow(to)).map_err(at("copying what was written"));
-        manifest::make(to, &manifest, make, || remove(&cow(to)))
+        manifest::fork_file(self.backend(), cow, machine, to)
     }
 
     fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
-        let file = fs::metadata(cow(machine));
-        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
+        sparse::physical_bytes(&cow(machine)).map_err(at("looking at a disk"))
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {

@@ -12,7 +12,7 @@ use std::{
 use sandbox_core::disk::{DiskBackend, DiskFormat};
 
 use super::{
-    Base, DiskError, Disks, OpenDisk, at, check_base,
+    Base, DiskError, Disks, OpenDisk, at,
     manifest::{self, Manifest},
     remove, sparse,
 };
@@ -73,12 +73,7 @@ impl Disks for LoopDisks {
     }
 
     fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
-        check_base(self.backend(), base, size_bytes)?;
-        let manifest = Manifest {
-            backend: self.backend(),
-            base: base.clone(),
-            size_bytes,
-        };
+        let manifest = Manifest::on(self.backend(), base, size_bytes)?;
         let make = || sparse::copy(&base.path, &disk(machine)).map_err(at("copying the base"));
         manifest::make(machine, &manifest, make, || remove(&disk(machine)))
     }
@@ -97,16 +92,19 @@ impl Disks for LoopDisks {
     }
 
     fn close(&self, machine: &Path) -> Result<(), DiskError> {
-        for device in devices(&disk(machine))? {
-            losetup(&["--detach", &device], None)?;
+        let disk = disk(machine);
+        for device in devices(&disk)? {
+            let detached = losetup(&["--detach", &device], None);
+            // Another may have detached it meanwhile.
+            if detached.is_err() && devices(&disk)?.contains(&device) {
+                return detached.map(drop);
+            }
         }
         Ok(())
     }
 
     fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
-        let manifest = manifest::expect(machine, self.backend())?;
-        let make = || sparse::copy(&disk(machine), &disk(to)).map_err(at("copying a disk"));
-        manifest::make(to, &manifest, make, || remove(&disk(to)))
+        manifest::fork_file(self.backend(), disk, machine, to)
     }
 
     fn fork_bytes(&self, _machine: &Path) -> Result<u64, DiskError> {

@@ -1,12 +1,15 @@
 //! What a disk is made of. The manifest is written when all else is there: a disk without one is
 //! none.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use sandbox_core::disk::DiskBackend;
 use serde::{Deserialize, Serialize};
 
-use super::{Base, DiskError, at, remove};
+use super::{Base, DiskError, at, check_base, remove, sparse};
 use crate::durable;
 
 const FILE: &str = "disk.json";
@@ -16,6 +19,22 @@ pub(super) struct Manifest {
     pub(super) backend: DiskBackend,
     pub(super) base: Base,
     pub(super) size_bytes: u64,
+}
+
+impl Manifest {
+    /// Of a disk that is to be made on a base, where one by this backend and of this size can.
+    pub(super) fn on(
+        backend: DiskBackend,
+        base: &Base,
+        size_bytes: u64,
+    ) -> Result<Self, DiskError> {
+        check_base(backend, base, size_bytes)?;
+        Ok(Self {
+            backend,
+            base: base.clone(),
+            size_bytes,
+        })
+    }
 }
 
 pub(super) fn read(machine: &Path) -> Result<Manifest, DiskError> {
@@ -68,6 +87,18 @@ pub(super) fn make(
         remove_manifest(machine)?;
     }
     made
+}
+
+/// Forks a disk by a copy of the one file that holds what was written to it, `file` of its folder.
+pub(super) fn fork_file(
+    backend: DiskBackend,
+    file: fn(&Path) -> PathBuf,
+    machine: &Path,
+    to: &Path,
+) -> Result<(), DiskError> {
+    let manifest = expect(machine, backend)?;
+    let copy = || sparse::copy(&file(machine), &file(to)).map_err(at("copying what was written"));
+    make(to, &manifest, copy, || remove(&file(to)))
 }
 
 /// The last of a disk to go.

@@ -2,18 +2,14 @@
 
 mod overlay;
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub(crate) use overlay::create as create_overlay;
 pub(super) use overlay::virtual_bytes;
 use sandbox_core::disk::{DiskBackend, DiskFormat};
 
 use super::{
-    Base, DiskError, Disks, OpenDisk, at, check_base,
+    Base, DiskError, Disks, OpenDisk, at,
     manifest::{self, Manifest},
     remove, sparse,
 };
@@ -37,12 +33,7 @@ impl Disks for Qcow2 {
     }
 
     fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
-        check_base(self.backend(), base, size_bytes)?;
-        let manifest = Manifest {
-            backend: self.backend(),
-            base: base.clone(),
-            size_bytes,
-        };
+        let manifest = Manifest::on(self.backend(), base, size_bytes)?;
         let make =
             || create_overlay(&disk(machine), base, size_bytes).map_err(at("making a disk's file"));
         manifest::make(machine, &manifest, make, || remove(&disk(machine)))
@@ -61,15 +52,11 @@ impl Disks for Qcow2 {
     }
 
     fn fork(&self, machine: &Path, to: &Path) -> Result<(), DiskError> {
-        let manifest = manifest::expect(machine, self.backend())?;
-        let make =
-            || sparse::copy(&disk(machine), &disk(to)).map_err(at("copying what was written"));
-        manifest::make(to, &manifest, make, || remove(&disk(to)))
+        manifest::fork_file(self.backend(), disk, machine, to)
     }
 
     fn fork_bytes(&self, machine: &Path) -> Result<u64, DiskError> {
-        let file = fs::metadata(disk(machine));
-        Ok(file.map_err(at("looking at a disk"))?.blocks() * 512)
+        sparse::physical_bytes(&disk(machine)).map_err(at("looking at a disk"))
     }
 
     fn destroy(&self, machine: &Path) -> Result<(), DiskError> {

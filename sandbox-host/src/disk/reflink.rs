@@ -9,7 +9,7 @@ use std::{
 use sandbox_core::disk::{DiskBackend, DiskFormat};
 
 use super::{
-    Base, DiskError, Disks, OpenDisk, at, check_base,
+    Base, DiskError, Disks, OpenDisk, at,
     manifest::{self, Manifest},
     remove, sparse,
 };
@@ -38,12 +38,7 @@ impl Disks for Reflink {
     }
 
     fn create(&self, machine: &Path, base: &Base, size_bytes: u64) -> Result<(), DiskError> {
-        check_base(self.backend(), base, size_bytes)?;
-        let manifest = Manifest {
-            backend: self.backend(),
-            base: base.clone(),
-            size_bytes,
-        };
+        let manifest = Manifest::on(self.backend(), base, size_bytes)?;
         make(machine, &base.path, &manifest)
     }
 

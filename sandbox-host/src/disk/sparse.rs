@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::Path,
 };
 
@@ -27,6 +30,11 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
         fs::remove_file(to)?;
     }
     filled
+}
+
+/// What a file takes on disk, in bytes.
+pub(crate) fn physical_bytes(file: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(file)?.blocks() * 512)
 }
 
 /// Makes `target`, an empty file, share all blocks of `source`.
@@ -130,7 +138,6 @@ impl Zeros<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     const MIB: u64 = 1024 * 1024;
 

@@ -171,6 +171,13 @@ fn reflink_costs_no_blocks_until_something_is_written() {
     assert!(taken < DISK_BYTES, "20 clones take {taken} bytes");
 }
 
+fn empty_base(place: &Path) -> Base {
+    let base = Base::raw(place.join("base"));
+    let file = File::create(&base.path).unwrap();
+    file.set_len(DISK_BYTES).unwrap();
+    base
+}
+
 #[test]
 fn the_backend_is_chosen_by_what_the_data_folder_can_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,14 +207,10 @@ fn the_backend_is_chosen_by_what_the_data_folder_can_do() {
 #[test]
 fn a_disk_that_could_not_be_made_leaves_nothing_and_one_of_another_backend_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let base = Base::raw(place.path().join("base"));
-    File::create(&base.path)
-        .unwrap()
-        .set_len(DISK_BYTES)
-        .unwrap();
+    let base = empty_base(place.path());
     let machine = place.path().join("machine");
     fs::create_dir(&machine).unwrap();
-    // The manifest can't be put where a folder is.
+    // No file can be put where a folder is.
     let in_the_way = machine.join("disk.qcow2");
     fs::create_dir(&in_the_way).unwrap();
     Qcow2.create(&machine, &base, DISK_BYTES).unwrap_err();
@@ -235,11 +238,7 @@ fn a_disk_that_could_not_be_made_leaves_nothing_and_one_of_another_backend_is_re
 #[test]
 fn r9_a_disk_is_found_closed_and_destroyed_by_its_folder_alone() {
     let place = tempfile::tempdir().unwrap();
-    let base = Base::raw(place.path().join("base"));
-    File::create(&base.path)
-        .unwrap()
-        .set_len(DISK_BYTES)
-        .unwrap();
+    let base = empty_base(place.path());
     let machine = place.path().join("machine");
     fs::create_dir(&machine).unwrap();
     Disk::close_in(&machine).unwrap();
@@ -265,11 +264,7 @@ fn r9_a_disk_that_nobody_waits_for_any_more_leaves_no_device() {
     }
     super::double::put_in_place_of_dm_snapshot();
     let place = tempfile::tempdir().unwrap();
-    let base = Base::raw(place.path().join("base"));
-    File::create(&base.path)
-        .unwrap()
-        .set_len(DISK_BYTES)
-        .unwrap();
+    let base = empty_base(place.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut abandoned = 0;
     runtime.block_on(async {

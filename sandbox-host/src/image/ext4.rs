@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -79,11 +79,6 @@ async fn give_to_root(setup: &Setup, image: &Path, tree: &Path) -> io::Result<()
     )
     .await?;
     Ok(())
-}
-
-/// What a file takes on disk, in bytes.
-pub(crate) fn physical_bytes(file: &Path) -> io::Result<u64> {
-    Ok(fs::metadata(file)?.blocks() * 512)
 }
 
 /// The package's other programs are where `mke2fs` is.

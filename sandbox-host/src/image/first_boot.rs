@@ -30,6 +30,12 @@ const STATE_SOCKET: &str = "state.sock";
 /// many times that.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Quiet, since every line costs time on an emulated serial port; a panic or a triple fault resets
+/// at once, which QEMU turns into its own end.
+const KERNEL_PARAMETERS: &str =
+    "console=ttyS0 quiet panic=-1 reboot=t no_timer_check random.trust_cpu=on";
+
 /// Boots and freezes a guest in `folder`. No process is left in any case; what is in the folder after
 /// an error is the caller's to remove.
 pub(super) async fn run(
@@ -65,11 +71,6 @@ pub(super) async fn run(
         .and_then(|file| file.sync_all())
         .map_err(step("syncing the memory file"))
 }
-
-/// Quiet, since every line costs time on an emulated serial port; a panic or a triple fault resets
-/// at once, which QEMU turns into its own end.
-const KERNEL_PARAMETERS: &str =
-    "console=ttyS0 quiet panic=-1 reboot=t no_timer_check random.trust_cpu=on";
 
 /// Ends the process also where its task is dropped or fails.
 struct KillOnDrop(MachineProcess);

@@ -97,7 +97,7 @@ pub(crate) async fn flatten_disk(
             disk_size_mb: u32::try_from(needed_mb)
                 .map_err(io::Error::other)?
                 .max(DISK_SIZE_MB_MIN),
-            size_bytes: ext4::physical_bytes(out)?,
+            size_bytes: sparse::physical_bytes(out)?,
         })
     };
     report().map_err(|error| step_error("measuring the disk", out, &error))

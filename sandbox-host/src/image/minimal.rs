@@ -12,6 +12,7 @@ use std::{
 
 use super::{content_key, ext4};
 use crate::{
+    disk::sparse,
     durable,
     setup::{Setup, run},
 };
@@ -103,7 +104,7 @@ pub(crate) async fn ensure_minimal(
             "name": MINIMAL,
             "version": version,
             "disk_size_mb": disk_size_mb,
-            "size_bytes": ext4::physical_bytes(&image)?,
+            "size_bytes": sparse::physical_bytes(&image)?,
         });
         durable::write_json(&making.path().join("manifest.json"), &manifest)?;
         durable::publish_folder(&making.keep(), &place)?;
@@ -165,7 +166,7 @@ mod tests {
         let (place, _) = ensure_minimal(folder.path(), &setup, 5120).await.unwrap();
         let image = place.join("disk.img");
         assert_eq!(fs::metadata(&image).unwrap().len(), 5120 * 1024 * 1024);
-        let physical = ext4::physical_bytes(&image).unwrap();
+        let physical = sparse::physical_bytes(&image).unwrap();
         assert!(
             (1..16 * 1024 * 1024).contains(&physical),
             "{physical} bytes on disk"

@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use super::{IMAGE_FILE, MEMORY_FILE, STATE_FILE, ext4, manifest::MANIFEST_FILE};
-use crate::{durable, emulator::Emulator};
+use super::{IMAGE_FILE, MEMORY_FILE, STATE_FILE, manifest::MANIFEST_FILE};
+use crate::{disk::sparse, durable, emulator::Emulator};
 
 /// Beside the manifest of an image that is to go.
 const DELETING_FILE: &str = "deleting";
@@ -347,19 +347,20 @@ impl Making {
         let memory_bytes = match content {
             Content::Image => 0,
             Content::Snapshot { .. } => {
-                ext4::physical_bytes(&self.memory())? + ext4::physical_bytes(&self.device_state())?
+                sparse::physical_bytes(&self.memory())?
+                    + sparse::physical_bytes(&self.device_state())?
             }
         };
         let manifest = ImageManifest {
             id: self.id,
             content,
             size,
-            disk_bytes: ext4::physical_bytes(&self.disk())?,
+            disk_bytes: sparse::physical_bytes(&self.disk())?,
             memory_bytes,
             env,
         };
+        // All names in the folder come to disk with it.
         durable::write_json(&self.folder().join(MANIFEST_FILE), &manifest)?;
-        durable::sync_folder(self.folder())?;
         {
             let buried = self.buried.lock();
             if buried.contains(&self.id) {

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     boot::BootParts,
     disk::{
-        Disk,
+        Disk, sparse,
         tests::{Mounted, is_root},
     },
     emulator::Emulator,
@@ -93,7 +93,7 @@ async fn r19_a_published_image_is_found_again_with_its_true_sizes() {
     assert_eq!((report.users, report.memory_bytes), (3, 0));
     assert_eq!(
         report.disk_bytes,
-        ext4::physical_bytes(&image.disk()).unwrap()
+        sparse::physical_bytes(&image.disk()).unwrap()
     );
     assert!(
         (3_000_000..6_000_000).contains(&report.disk_bytes),
@@ -231,7 +231,7 @@ async fn r18_r20_trap_16_an_image_is_given_each_size_beside_what_was_published()
         assert_eq!(fs::metadata(&disk).unwrap().len(), bytes);
         assert_eq!(Superblock::read(&disk).unwrap().bytes, bytes);
         ext4::verify(&setup, &disk).await.unwrap();
-        let physical = ext4::physical_bytes(&disk).unwrap();
+        let physical = sparse::physical_bytes(&disk).unwrap();
         assert!(physical < 16 * MIB, "{size_mb} MiB take {physical} bytes");
         let view = ext4_view::Ext4::load_from_path(&disk).unwrap();
         assert!(view.read("/file").unwrap() == vec![7; 3_000_000]);

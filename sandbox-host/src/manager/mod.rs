@@ -26,6 +26,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sandbox_core::{
+    clock::Clock,
     disk::DiskChoice,
     guest::Guest,
     host::{
@@ -43,6 +44,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
+    SystemClock,
     boot::BootParts,
     durable,
     image::MemoryImages,
@@ -418,10 +420,6 @@ fn made_and_absolute(path: &Path) -> std::io::Result<PathBuf> {
 
 /// A number that is greater with every start: one more than the last, or the time in microseconds
 /// where that is more, which it is also where the folder was put back to an earlier state.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "numbers the starts of real processes, which no test's clock does"
-)]
 fn next_epoch(data: &Path) -> std::io::Result<u64> {
     let file = data.join("epoch.json");
     let last: u64 = match std::fs::read(&file) {
@@ -429,12 +427,8 @@ fn next_epoch(data: &Path) -> std::io::Result<u64> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
-    let time_us = std::time::SystemTime::now()
-        .duration_since(std::time::SystemTime::UNIX_EPOCH)
-        .ok()
-        .and_then(|since| u64::try_from(since.as_micros()).ok())
-        .unwrap_or(0);
-    let epoch = time_us.max(last.saturating_add(1));
+    let time_us = u64::try_from(SystemClock.now().timestamp_micros());
+    let epoch = time_us.unwrap_or(0).max(last.saturating_add(1));
     durable::write_json(&file, &epoch)?;
     Ok(epoch)
 }

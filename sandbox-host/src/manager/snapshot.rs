@@ -13,8 +13,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -328,16 +327,13 @@ impl Inner {
         let mut needed_mb = disk_bytes.map(|bytes| bytes / MIB + 1);
         if let Some(memory) = &source.memory {
             for part in [&memory.ram_file, &memory.delta] {
-                needed_mb = needed_mb.and_then(|sum| Ok(sum + physical_mb(part)?));
+                needed_mb =
+                    needed_mb.and_then(|sum| Ok(sum + sparse::physical_bytes(part)? / MIB + 1));
             }
         }
         let needed_mb = needed_mb.map_err(self.step("looking at the machine's files"))?;
         space::require(self.images.store().root(), space::SPARE_MB + needed_mb)
     }
-}
-
-fn physical_mb(file: &Path) -> io::Result<u64> {
-    Ok(fs::metadata(file)?.blocks() * 512 / MIB + 1)
 }
 
 async fn blocking<T: Send + 'static>(

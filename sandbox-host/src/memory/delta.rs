@@ -122,27 +122,28 @@ fn write_pages(
 ) -> io::Result<u64> {
     let pages = bytes.as_chunks::<{ PAGE_BYTES as usize }>().0;
     let originals = original.as_chunks::<{ PAGE_BYTES as usize }>().0;
-    let page_at = |index: usize| {
-        if originals.get(index) == pages.get(index) {
-            Page::AsInImage
-        } else if pages[index] == ZERO_PAGE {
-            Page::Zero
-        } else {
-            Page::Other
-        }
-    };
+    let kinds: Vec<Page> = pages
+        .iter()
+        .zip(originals)
+        .map(|(page, original)| {
+            if page == original {
+                Page::AsInImage
+            } else if *page == ZERO_PAGE {
+                Page::Zero
+            } else {
+                Page::Other
+            }
+        })
+        .collect();
     let mut count = 0;
     let mut index = 0;
-    while index < pages.len() {
-        let page = page_at(index);
-        let run = (index..pages.len())
-            .take_while(|index| page_at(*index) == page)
-            .count();
+    for alike in kinds.chunk_by(Page::eq) {
+        let run = alike.len();
         let extent = Extent {
             first: first + index as u64,
             count: run as u64,
         };
-        match page {
+        match alike[0] {
             Page::AsInImage => {}
             Page::Zero => note(pieces, Piece::Zero(extent)),
             Page::Other => {

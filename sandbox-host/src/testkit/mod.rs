@@ -12,6 +12,11 @@ pub mod guest_program;
     reason = "a check in tests, which fail by panicking"
 )]
 pub mod leftovers;
+#[expect(
+    clippy::expect_used,
+    reason = "a check in tests, which fail by panicking"
+)]
+pub mod machine_files;
 #[cfg(feature = "host")]
 #[expect(
     clippy::expect_used,

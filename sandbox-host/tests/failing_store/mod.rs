@@ -6,6 +6,8 @@
     reason = "a test's helper fails the test"
 )]
 
+mod builds;
+
 use std::{future::Future, sync::Mutex};
 
 use async_trait::async_trait;

@@ -28,7 +28,7 @@ use sandbox_core::{
 };
 use sandbox_host::{
     HostConfig, HostManager,
-    testkit::{leftovers::Leftovers, seed},
+    testkit::{leftovers::Leftovers, machine_files, seed},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -173,14 +173,7 @@ impl Fixture {
 
     /// Files of the machines' folders, by name.
     pub(crate) fn machine_files(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for machine in std::fs::read_dir(self.data().join("machines")).unwrap() {
-            for file in std::fs::read_dir(machine.unwrap().path()).unwrap() {
-                names.push(file.unwrap().file_name().to_string_lossy().into_owned());
-            }
-        }
-        names.sort();
-        names
+        machine_files::of_all(&self.data())
     }
 
     /// Destroys these and checks that nothing is left of the test.

@@ -412,33 +412,28 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn state(text: &str) -> Result<SandboxState, String> {
-    let found = SandboxState::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text);
-    found.ok_or_else(|| {
-        let all = SandboxState::ALL.map(SandboxState::as_str).join(", ");
-        format!("the states are {all}")
-    })
+    let found = named(SandboxState::ALL, SandboxState::as_str, text);
+    found.map_err(|all| format!("the states are {}", all.join(", ")))
 }
 
 fn on_timeout(text: &str) -> Result<OnTimeout, String> {
-    let found = OnTimeout::ALL
-        .into_iter()
-        .find(|then| then.as_str() == text);
-    found.ok_or_else(|| {
-        let all = OnTimeout::ALL.map(OnTimeout::as_str).join(", ");
-        format!("the actions are {all}")
-    })
+    let found = named(OnTimeout::ALL, OnTimeout::as_str, text);
+    found.map_err(|all| format!("the actions are {}", all.join(", ")))
 }
 
 fn kind(text: &str) -> Result<TemplateKind, String> {
-    let found = TemplateKind::ALL
-        .into_iter()
-        .find(|kind| kind.as_str() == text);
-    found.ok_or_else(|| {
-        let all = TemplateKind::ALL.map(TemplateKind::as_str).join(" and ");
-        format!("there are {all}")
-    })
+    let found = named(TemplateKind::ALL, TemplateKind::as_str, text);
+    found.map_err(|all| format!("there are {}", all.join(" and ")))
+}
+
+/// The one that is called so, or what there is.
+fn named<T: Copy, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, [&'static str; N]> {
+    let found = all.into_iter().find(|one| name(*one) == text);
+    found.ok_or_else(|| all.map(name))
 }
 
 /// `90`, `1.5s`, `30m`, `2h`, `1d`; seconds where there is no unit.

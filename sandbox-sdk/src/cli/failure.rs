@@ -79,6 +79,7 @@ impl Failure {
             Error::SandboxNotFound(_)
             | Error::OperationNotFound(_)
             | Error::TemplateNotFound(_)
+            | Error::BuildNotFound(_)
             | Error::Guest(GuestError::NotFound { .. } | GuestError::NoSuchProcess { .. }) => {
                 "not_found"
             }
@@ -86,9 +87,9 @@ impl Failure {
                 "already_exists"
             }
             Error::Forbidden(_) => "forbidden",
-            Error::InvalidState { .. } | Error::Guest(GuestError::NotAttached { .. }) => {
-                "invalid_state"
-            }
+            Error::InvalidState { .. }
+            | Error::BuildEnded { .. }
+            | Error::Guest(GuestError::NotAttached { .. }) => "invalid_state",
             Error::Conflict(_)
             | Error::IdempotencyMismatch
             | Error::Guest(GuestError::Changed { .. } | GuestError::NoSuchWrite) => "conflict",
@@ -111,6 +112,8 @@ impl Failure {
         Some(match error {
             Error::SandboxNotFound(_) => "`sandbox ls` lists those there are",
             Error::TemplateNotFound(_) => "`sandbox templates` lists those there are",
+            Error::BuildNotFound(_) => "`sandbox build ls` lists those there are",
+            Error::BuildEnded { .. } => "`sandbox build get ID` says how",
             Error::TemplateExists(_) => {
                 "choose another name, or remove that one with `sandbox template rm`"
             }

@@ -7,9 +7,13 @@
 use bytes::Bytes;
 use sandbox_core::{
     api::Begun,
+    build::{
+        BuildDetails, BuildFilter, BuildLog, BuildPage, BuildPageRequest, BuildRecord, LogCursor,
+        SubmitBuild,
+    },
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId, TemplateId},
+    id::{BuildId, OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{ExitStatus, Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     reconcile::Preview,
@@ -30,6 +34,17 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// The reconciler's plan.
 pub(crate) const PLAN: &str = "reconciler-plan";
+
+/// Template builds.
+pub(crate) const BUILDS: &str = "template-builds";
+
+/// A build with its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ToldBuild {
+    pub(crate) build: BuildDetails,
+    /// Whether what the steps printed is left out: it would not fit in a message. The log has it.
+    pub(crate) without_output: bool,
+}
 
 /// How a command stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +106,23 @@ pub(crate) trait ControlPlane {
     ) -> Result<(Vec<TemplateUse>, Option<TemplateId>), Error>;
     async fn reconciler_plan() -> Result<Preview, Error>;
     async fn delete_template(request: Uuid, name: String) -> Result<(), Error>;
+
+    /// The key comes apart, so that none is forgotten: however often this is sent, there is one build.
+    async fn submit_build(
+        build: SubmitBuild,
+        idempotency_key: String,
+    ) -> Result<BuildRecord, Error>;
+    async fn build(id: BuildId) -> Result<ToldBuild, Error>;
+    /// A page may hold fewer than was asked for although more follow.
+    async fn builds(filter: BuildFilter, page: BuildPageRequest) -> Result<BuildPage, Error>;
+    async fn cancel_build(id: BuildId) -> Result<BuildRecord, Error>;
+    /// Waits a while for something to come. An answer may have less than there is.
+    async fn build_log(id: BuildId, after: LogCursor, wait_ms: u64) -> Result<BuildLog, Error>;
+    /// A piece of a build context, under an ID of the client's choice. Gives how much of it is there
+    /// now, which is where to go on: a lost connection takes what came over it away.
+    async fn context_piece(upload: Uuid, offset: u64, piece: Bytes) -> Result<u64, Error>;
+    /// Keeps a context of this size; gives nothing where not all of it is there.
+    async fn keep_context(upload: Uuid, size: u64) -> Result<Option<String>, Error>;
 
     /// Starts a command, or joins the one of this ID, and waits a while for its end.
     async fn exec(request: Uuid, id: SandboxId, spec: ProcessSpec) -> Result<ExecProgress, Error>;

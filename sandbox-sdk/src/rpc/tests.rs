@@ -16,7 +16,7 @@ use sandbox_core::{
     operation::OperationStatus,
     process::ProcessSpec,
     sandbox::{CreateSandbox, PageRequest, SandboxFilter},
-    sim::{Call, MemoryStore, SimClock, SimHost, When},
+    sim::{Call, MemoryStore, SimClock, SimHost, SimQueue, When},
     template::{ImportSource, ImportTemplate, TemplatePageRequest},
     wire::{ClientCodec, ClientHello, FRAME_MAX_BYTES, FrameLimit, Heard, Refusal, ServerCodec},
 };
@@ -46,6 +46,7 @@ async fn engine() -> (Engine, SimHost) {
     let parts = Parts {
         store: Arc::new(MemoryStore::new()),
         host: Arc::new(host.clone()),
+        queue: Arc::new(SimQueue::new()),
         clock,
     };
     let engine = Engine::start(parts, EngineConfig::default()).await.unwrap();

@@ -15,7 +15,7 @@ use sandbox_core::{
     audit::Actor,
     caller::Caller,
     engine::{Engine, EngineConfig, Parts},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
 };
 use sandbox_sdk::{
     Client, RemoteConfig,
@@ -47,6 +47,7 @@ impl World {
         let parts = Parts {
             store: store.clone(),
             host: Arc::new(host.clone()),
+            queue: Arc::new(SimQueue::new()),
             clock,
         };
         let engine = Engine::start(parts, EngineConfig::default()).await.unwrap();

@@ -11,6 +11,8 @@ use crate::change::Failure;
 pub(super) enum Fault {
     /// A unique index or primary key has this value.
     Duplicate,
+    /// What the record belongs to is gone.
+    Gone,
     /// No space is left on the server.
     Full,
     /// The connection is gone or of no more use: a shutdown, a lost network, a server that became
@@ -28,6 +30,7 @@ pub(super) enum Fault {
 pub(super) fn fault_of_state(state: &SqlState) -> Fault {
     match *state {
         SqlState::UNIQUE_VIOLATION => Fault::Duplicate,
+        SqlState::FOREIGN_KEY_VIOLATION => Fault::Gone,
         SqlState::DISK_FULL => Fault::Full,
         SqlState::ADMIN_SHUTDOWN
         | SqlState::CRASH_SHUTDOWN
@@ -107,6 +110,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn answer(fault: Fault, message: String) -> StoreError {
     match fault {
         Fault::Duplicate => StoreError::Duplicate,
+        Fault::Gone => StoreError::Conflict,
         Fault::Full => StoreError::Full(message),
         Fault::Lost | Fault::Again | Fault::Busy => StoreError::Unavailable(message),
         Fault::Other => StoreError::Internal(message),
@@ -141,6 +145,7 @@ mod tests {
     #[test]
     fn states_of_each_kind_are_told_apart() {
         for (code, expected) in [
+            ("23503", Fault::Gone),
             ("23505", Fault::Duplicate),
             ("23514", Fault::Other),
             ("53100", Fault::Full),

@@ -29,6 +29,7 @@ diesel::table! {
         env -> Jsonb,
         host_id -> Nullable<Uuid>,
         idempotency_key -> Nullable<Text>,
+        build_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
         expires_at -> Nullable<Timestamptz>,
@@ -54,11 +55,82 @@ diesel::table! {
         disk_bytes -> BigInt,
         memory_bytes -> BigInt,
         origin_id -> Nullable<Uuid>,
+        layer -> Nullable<Binary>,
         host_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
     }
 }
+
+diesel::table! {
+    template_builds (id) {
+        id -> Uuid,
+        team_id -> Uuid,
+        name -> Text,
+        base_template -> Text,
+        base_id -> Uuid,
+        recipe -> Jsonb,
+        context -> Nullable<Text>,
+        healthcheck -> Nullable<Jsonb>,
+        vcpus -> Integer,
+        memory_mb -> Integer,
+        disk_size_mb -> Integer,
+        no_cache -> Bool,
+        status -> Text,
+        current_step -> BigInt,
+        total_steps -> BigInt,
+        attempt -> BigInt,
+        handed_back -> BigInt,
+        lease_until -> Nullable<Timestamptz>,
+        sandbox_id -> Nullable<Uuid>,
+        template_id -> Nullable<Uuid>,
+        failure -> Nullable<Jsonb>,
+        actor_kind -> Text,
+        actor_id -> Text,
+        idempotency_key -> Nullable<Text>,
+        version -> BigInt,
+        created_at -> Timestamptz,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    template_build_steps (build_id, attempt, step) {
+        build_id -> Uuid,
+        attempt -> BigInt,
+        step -> BigInt,
+        phase -> Text,
+        cmd -> Text,
+        exit_code -> Nullable<Integer>,
+        ok -> Nullable<Bool>,
+        elapsed_ms -> BigInt,
+        cached -> Bool,
+        dropped_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
+    template_build_log (build_id, cursor) {
+        build_id -> Uuid,
+        cursor -> BigInt,
+        step -> BigInt,
+        stream -> Text,
+        data -> Binary,
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    template_build_contexts (name) {
+        name -> Text,
+        data -> Binary,
+        kept_at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(template_builds, template_build_contexts);
 
 diesel::table! {
     operations (id) {

@@ -107,6 +107,12 @@ impl Ballast {
         Ok(true)
     }
 
+    /// Whether so much is free, and headroom besides. Where the disk does not tell, the write will.
+    pub(super) fn leaves_room_for(&self, bytes: u64) -> bool {
+        let needed = bytes.saturating_add(HEADROOM_BYTES);
+        !self.free_bytes().is_ok_and(|free| free < needed)
+    }
+
     /// Whether there is hardly a block left.
     pub(super) fn disk_full(&self) -> bool {
         self.free_bytes().is_ok_and(|free| free < NEARLY_FULL_BYTES)

@@ -17,6 +17,8 @@ use crate::change::Failure;
 pub(super) enum Fault {
     /// A unique index or primary key has this value.
     Duplicate,
+    /// What the record belongs to is gone.
+    Gone,
     /// No space is left.
     Full,
     /// Reading or writing failed. On some file systems and at `fsync`, so does a full disk.
@@ -51,6 +53,7 @@ fn text_of(code: c_int) -> &'static CStr {
 pub(super) fn fault(error: &DieselError) -> Option<Fault> {
     match error {
         DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => Some(Fault::Duplicate),
+        DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => Some(Fault::Gone),
         DieselError::DatabaseError(DatabaseErrorKind::Unknown, information) => {
             let message = information.message().as_bytes();
             CODES
@@ -72,6 +75,7 @@ pub(super) fn store_error(failure: Failure, disk_full: impl FnOnce() -> bool) ->
     let message = error.to_string();
     match fault(&error) {
         Some(Fault::Duplicate) => StoreError::Duplicate,
+        Some(Fault::Gone) => StoreError::Conflict,
         Some(Fault::Full) => StoreError::Full(message),
         Some(Fault::Io) if disk_full() => StoreError::Full(message),
         Some(Fault::Busy | Fault::CantOpen | Fault::ReadOnly) => StoreError::Unavailable(message),

@@ -210,7 +210,7 @@ fn database(path: &Path, source: DieselError) -> OpenError {
         Some(Fault::Io) if Ballast::beside(&path).disk_full() => OpenError::Full { path },
         Some(Fault::Busy) => OpenError::Busy { path },
         Some(Fault::ReadOnly) => OpenError::ReadOnly { path },
-        Some(Fault::Duplicate | Fault::Io | Fault::CantOpen) | None => {
+        Some(Fault::Duplicate | Fault::Gone | Fault::Io | Fault::CantOpen) | None => {
             OpenError::Database { path, source }
         }
     }

@@ -29,6 +29,7 @@ diesel::table! {
         env -> Text,
         host_id -> Nullable<Binary>,
         idempotency_key -> Nullable<Text>,
+        build_id -> Nullable<Binary>,
         created_at -> BigInt,
         started_at -> Nullable<BigInt>,
         expires_at -> Nullable<BigInt>,
@@ -54,11 +55,82 @@ diesel::table! {
         disk_bytes -> BigInt,
         memory_bytes -> BigInt,
         origin_id -> Nullable<Binary>,
+        layer -> Nullable<Binary>,
         host_id -> Nullable<Binary>,
         created_at -> BigInt,
         updated_at -> BigInt,
     }
 }
+
+diesel::table! {
+    template_builds (id) {
+        id -> Binary,
+        team_id -> Binary,
+        name -> Text,
+        base_template -> Text,
+        base_id -> Binary,
+        recipe -> Text,
+        context -> Nullable<Text>,
+        healthcheck -> Nullable<Text>,
+        vcpus -> Integer,
+        memory_mb -> Integer,
+        disk_size_mb -> Integer,
+        no_cache -> Bool,
+        status -> Text,
+        current_step -> BigInt,
+        total_steps -> BigInt,
+        attempt -> BigInt,
+        handed_back -> BigInt,
+        lease_until -> Nullable<BigInt>,
+        sandbox_id -> Nullable<Binary>,
+        template_id -> Nullable<Binary>,
+        failure -> Nullable<Text>,
+        actor_kind -> Text,
+        actor_id -> Text,
+        idempotency_key -> Nullable<Text>,
+        version -> BigInt,
+        created_at -> BigInt,
+        started_at -> Nullable<BigInt>,
+        finished_at -> Nullable<BigInt>,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    template_build_steps (build_id, attempt, step) {
+        build_id -> Binary,
+        attempt -> BigInt,
+        step -> BigInt,
+        phase -> Text,
+        cmd -> Text,
+        exit_code -> Nullable<Integer>,
+        ok -> Nullable<Bool>,
+        elapsed_ms -> BigInt,
+        cached -> Bool,
+        dropped_bytes -> BigInt,
+    }
+}
+
+diesel::table! {
+    template_build_log (build_id, cursor) {
+        build_id -> Binary,
+        cursor -> BigInt,
+        step -> BigInt,
+        stream -> Text,
+        data -> Binary,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    template_build_contexts (name) {
+        name -> Text,
+        kept_at -> BigInt,
+        data -> Binary,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(template_builds, template_build_contexts);
 
 diesel::table! {
     operations (id) {

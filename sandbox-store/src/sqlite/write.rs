@@ -45,8 +45,16 @@ impl Shared {
             && !self.on_ballast(Ballast::restore).await
         {
             return Err(StoreError::Full(
-                "new sandboxes and templates need more free space beside the database".to_owned(),
+                "what is new needs more free space beside the database".to_owned(),
             ));
+        }
+        // What is large would fill the disk with itself, and leave the log no way back into the
+        // database.
+        let room_bytes = change.room_bytes();
+        if room_bytes > 0 && !self.ballast.leaves_room_for(room_bytes) {
+            return Err(StoreError::Full(format!(
+                "{room_bytes} bytes and some more must be free beside the database for this"
+            )));
         }
         loop {
             match self.attempt(&mut writer, change).await {

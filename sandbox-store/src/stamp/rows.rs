@@ -9,8 +9,9 @@ macro_rules! stamp_rows {
         use diesel::prelude::*;
         use sandbox_core::{
             audit::{Actor, ActorKind, AuditEntry},
+            build::LayerKey,
             host::{HostSeen, ReportNumber},
-            id::{AuditId, HostId, OperationId, SandboxId, TeamId, TemplateId},
+            id::{AuditId, BuildId, HostId, OperationId, SandboxId, TeamId, TemplateId},
             operation::{Operation, OperationKind, OperationRecord, OperationStatus},
             sandbox::{OnTimeout, SandboxRecord, SandboxState},
             size::MachineSize,
@@ -22,7 +23,7 @@ macro_rules! stamp_rows {
         use schema::{audit_logs, hosts, operations, sandboxes, templates};
 
         use crate::{
-            columns::{DbJson, DbTime, DbUuid},
+            columns::{DbHash, DbJson, DbTime, DbUuid},
             stamp::{from_column, named, to_column},
         };
 
@@ -74,6 +75,7 @@ macro_rules! stamp_rows {
             env: DbJson,
             host_id: Option<DbUuid>,
             idempotency_key: Option<String>,
+            build_id: Option<DbUuid>,
             created_at: DbTime,
             started_at: Option<DbTime>,
             expires_at: Option<DbTime>,
@@ -108,6 +110,7 @@ macro_rules! stamp_rows {
                     env: DbJson::of(&record.env)?,
                     host_id: record.host_id.map(|id| DbUuid(id.uuid())),
                     idempotency_key: record.idempotency_key.clone(),
+                    build_id: record.build_id.map(|id| DbUuid(id.uuid())),
                     created_at: DbTime(record.created_at),
                     started_at: record.started_at.map(DbTime),
                     expires_at: record.expires_at.map(DbTime),
@@ -158,6 +161,7 @@ macro_rules! stamp_rows {
                     env: self.env.read("env")?,
                     host_id: self.host_id.map(|id| HostId::from_uuid(id.0)),
                     idempotency_key: self.idempotency_key,
+                    build_id: self.build_id.map(|id| BuildId::from_uuid(id.0)),
                     created_at: self.created_at.0,
                     started_at: self.started_at.map(|time| time.0),
                     expires_at: self.expires_at.map(|time| time.0),
@@ -185,6 +189,7 @@ macro_rules! stamp_rows {
             disk_bytes: i64,
             memory_bytes: i64,
             origin_id: Option<DbUuid>,
+            layer: Option<DbHash>,
             host_id: Option<DbUuid>,
             created_at: DbTime,
             updated_at: DbTime,
@@ -210,6 +215,7 @@ macro_rules! stamp_rows {
                     disk_bytes: to_column("disk_bytes", record.disk_bytes)?,
                     memory_bytes: to_column("memory_bytes", record.memory_bytes)?,
                     origin_id: record.origin.map(|id| DbUuid(id.uuid())),
+                    layer: record.layer.map(|key| DbHash(*key.as_bytes())),
                     host_id: record.host_id.map(|id| DbUuid(id.uuid())),
                     created_at: DbTime(record.created_at),
                     updated_at: DbTime(record.updated_at),
@@ -242,6 +248,7 @@ macro_rules! stamp_rows {
                     disk_bytes: from_column("disk_bytes", self.disk_bytes)?,
                     memory_bytes: from_column("memory_bytes", self.memory_bytes)?,
                     origin: self.origin_id.map(|id| SandboxId::from_uuid(id.0)),
+                    layer: self.layer.map(|hash| LayerKey::from(hash.0)),
                     host_id: self.host_id.map(|id| HostId::from_uuid(id.0)),
                     created_at: self.created_at.0,
                     updated_at: self.updated_at.0,

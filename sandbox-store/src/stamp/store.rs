@@ -41,7 +41,7 @@ macro_rules! stamp_store {
 
         use crate::{
             change::{Change, Failure},
-            columns::{DbTime, DbUuid},
+            columns::{DbHash, DbTime, DbUuid},
             stamp::{from_column, named, to_column},
         };
         use rows::{AuditRow, HostRow, OperationRow, SandboxRow, TemplateRow};
@@ -100,6 +100,7 @@ macro_rules! stamp_store {
                     apply_template(conn, write).await?;
                     Ok(0)
                 }
+                Change::Build(change) => super::build_queries::apply_build(conn, change).await,
                 Change::NoteHost(seen) => {
                     diesel::insert_into(hosts::table)
                         .values(HostRow::of(seen)?)
@@ -120,7 +121,7 @@ macro_rules! stamp_store {
         }
 
         /// Applies a template's write, inside a transaction.
-        async fn apply_template(
+        pub(super) async fn apply_template(
             conn: &mut $connection,
             write: &TemplateWrite,
         ) -> Result<(), Failure> {
@@ -157,7 +158,7 @@ macro_rules! stamp_store {
         }
 
         /// What goes into the same transaction as a record.
-        async fn beside(
+        pub(super) async fn beside(
             conn: &mut $connection,
             records: &[OperationRecord],
             audit: Option<&AuditEntry>,
@@ -247,6 +248,9 @@ macro_rules! stamp_store {
                     if let Some(after) = page.after {
                         query = query.filter(sandboxes::id.gt(DbUuid(after.uuid())));
                     }
+                    if !filter.of_builds {
+                        query = query.filter(sandboxes::build_id.is_null());
+                    }
                     if let Some(team) = filter.team_id {
                         query = query.filter(sandboxes::team_id.eq(DbUuid(team.uuid())));
                     }
@@ -316,6 +320,9 @@ macro_rules! stamp_store {
                     if let Some(name) = &filter.name {
                         query = query.filter(templates::name.eq(name.as_str().to_owned()));
                     }
+                    if let Some(layer) = &filter.layer {
+                        query = query.filter(templates::layer.eq(DbHash(*layer.as_bytes())));
+                    }
                     if !filter.all_states {
                         // The second condition follows from the first. Written like the index of
                         // names in use, it lets that serve a search by name.
@@ -339,6 +346,7 @@ macro_rules! stamp_store {
             async fn count_sandboxes(&self) -> Result<Vec<(SandboxState, u64)>, StoreError> {
                 let counted = self.read(|conn| {
                     let query = sandboxes::table
+                        .filter(sandboxes::build_id.is_null())
                         .group_by(sandboxes::state)
                         .select((sandboxes::state, diesel::dsl::count_star()));
                     Box::pin(async move { query.load(conn).await })

@@ -1,6 +1,7 @@
 //! The engine against a simulated host and a store in memory, in paused time.
 
 mod at_work;
+mod builds;
 mod create;
 mod destroy;
 mod exec;
@@ -28,7 +29,7 @@ use crate::{
     id::OperationId,
     operation::{OperationRecord, OperationStatus},
     sandbox::{CreateSandbox, OnTimeout, PageRequest, SandboxFilter, SandboxState},
-    sim::{MemoryStore, SimClock, SimHost},
+    sim::{MemoryStore, SimClock, SimHost, SimQueue},
 };
 
 /// A platform in memory.
@@ -62,6 +63,7 @@ impl World {
 
     fn parts(clock: &Arc<SimClock>, store: &Arc<MemoryStore>, host: &SimHost) -> Parts {
         Parts {
+            queue: Arc::new(SimQueue::new()),
             store: store.clone(),
             host: Arc::new(host.clone()),
             clock: clock.clone(),

@@ -291,7 +291,7 @@ impl World {
             let in_use = records.iter().any(|r| r.template_id == template.id);
             match template.state {
                 TemplateState::Making => panic!("unsettled: {template:?}"),
-                TemplateState::Ready => {}
+                TemplateState::Ready | TemplateState::Layer => {}
                 TemplateState::Deleting => assert!(in_use, "not freed: {template:?}"),
             }
         }

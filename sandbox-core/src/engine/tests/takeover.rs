@@ -39,6 +39,7 @@ impl World {
     /// An engine for which all leases of the others have run out.
     async fn hasty(&self) -> Engine {
         let parts = Parts {
+            queue: Arc::new(SimQueue::new()),
             clock: Arc::new(Ahead(self.clock.clone())),
             ..Self::parts(&self.clock, &self.store, &self.host)
         };

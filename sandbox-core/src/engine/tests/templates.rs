@@ -64,6 +64,7 @@ impl World {
             disk_bytes: 1,
             memory_bytes: 0,
             origin: None,
+            layer: None,
             host_id: None,
             created_at: now,
             updated_at: now,

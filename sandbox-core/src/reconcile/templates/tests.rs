@@ -50,6 +50,7 @@ fn sandbox(template: u128, operation: Option<Operation>) -> SandboxRecord {
         env: BTreeMap::new(),
         host_id: Some(HostId::from_uuid(Uuid::from_u128(1))),
         idempotency_key: None,
+        build_id: None,
         created_at: at(0),
         started_at: None,
         expires_at: None,
@@ -74,6 +75,7 @@ fn template(
         disk_bytes: 0,
         memory_bytes: 0,
         origin: origin.map(|number| SandboxId::from_uuid(Uuid::from_u128(number))),
+        layer: None,
         host_id: Some(HostId::from_uuid(Uuid::from_u128(1))),
         created_at: at(0),
         updated_at: at(0),
@@ -112,6 +114,7 @@ fn planned(
         unknown_since: &BTreeMap::new(),
         unknown_images_since: since,
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
     plan(sandboxes, templates, &report, &view, now)
 }

@@ -2,21 +2,37 @@
 
 use super::*;
 
-fn rules(records: &[SandboxRecord], machines: Vec<HostSandbox>, actions: &[Action]) -> Vec<Rules> {
+fn rules(
+    records: &[SandboxRecord],
+    machines: Vec<HostSandbox>,
+    actions: &[Action],
+) -> Vec<Invariant> {
     let report = report(machines);
     rules_on(records, Heard::Report(&report), actions)
 }
 
-fn rules_on(records: &[SandboxRecord], heard: Heard<'_>, actions: &[Action]) -> Vec<Rules> {
+fn rules_on(records: &[SandboxRecord], heard: Heard<'_>, actions: &[Action]) -> Vec<Invariant> {
     let view = HostView {
         host_id: host(1),
         heard,
         unknown_since: &[(sandbox(9), at(100))].into(),
         unknown_images_since: &BTreeMap::new(),
         unknown_grace: GRACE,
+        layer_retention: Duration::from_secs(7 * 24 * 3600),
     };
-    let breaches = check(records, &[], &view, at(100), actions);
-    breaches.into_iter().map(|breach| breach.rule).collect()
+    let breaches = check(
+        Records {
+            sandboxes: records,
+            ..Records::default()
+        },
+        &view,
+        at(100),
+        actions,
+    );
+    breaches
+        .into_iter()
+        .map(|breach| breach.invariant)
+        .collect()
 }
 
 fn running(doing: Doing) -> SandboxRecord {
@@ -32,7 +48,7 @@ fn two_actions_on_one_sandbox_are_found() {
         vec![],
         &[expire.clone(), expire],
     );
-    assert_eq!(found, [Rules::Single]);
+    assert_eq!(found, [Invariant::Single]);
 }
 
 #[test]
@@ -42,7 +58,7 @@ fn an_action_on_another_version_or_on_no_record_is_found() {
     let actions = [expire(sandbox(1), 40), expire(sandbox(2), 41)];
     assert_eq!(
         rules(&records, vec![], &actions),
-        [Rules::Version, Rules::Version]
+        [Invariant::Version, Invariant::Version]
     );
 }
 
@@ -64,7 +80,7 @@ fn the_end_of_what_is_paused_is_found() {
         },
     ] {
         let found = rules(&[running(Doing::Nothing)], paused(), &[action]);
-        assert_eq!(found, [Rules::Paused]);
+        assert_eq!(found, [Invariant::Paused]);
     }
     // What someone wants destroyed is another matter.
     let ordered = running(Doing::Lapsed(OperationKind::Destroy));
@@ -77,7 +93,7 @@ fn work_on_a_record_that_has_an_owner_is_found() {
     let id = sandbox(1);
     let redo = Action::RedoDestroy { id, version: 41 };
     let owned = running(Doing::Live(OperationKind::Destroy));
-    assert_eq!(rules(&[owned], vec![], &[redo]), [Rules::Lease]);
+    assert_eq!(rules(&[owned], vec![], &[redo]), [Invariant::Lease]);
 }
 
 #[test]
@@ -86,7 +102,7 @@ fn the_end_of_an_unknown_machine_before_its_grace_is_found() {
         id: sandbox(9),
         generation: 1,
     };
-    assert_eq!(rules(&[], vec![], &[destroy]), [Rules::Grace]);
+    assert_eq!(rules(&[], vec![], &[destroy]), [Invariant::Grace]);
 }
 
 #[test]
@@ -94,7 +110,7 @@ fn what_the_transition_table_denies_is_found() {
     let id = sandbox(1);
     let mark = Action::MarkRunning { id, version: 41 };
     let found = rules(&[running(Doing::Nothing)], vec![], &[mark]);
-    assert_eq!(found, [Rules::Table]);
+    assert_eq!(found, [Invariant::Table]);
 }
 
 #[test]
@@ -113,9 +129,12 @@ fn what_a_host_has_not_said_is_found() {
     let records = [running(Doing::Nothing)];
     let silent = Heard::Silent { since: at(0) };
     let found = rules_on(&records, silent, std::slice::from_ref(&stopped));
-    assert_eq!(found, [Rules::Heard]);
-    assert_eq!(rules_on(&records, Heard::Stale, &[stopped]), [Rules::Heard]);
-    assert_eq!(rules(&records, vec![], &[missing]), [Rules::Heard]);
+    assert_eq!(found, [Invariant::Heard]);
+    assert_eq!(
+        rules_on(&records, Heard::Stale, &[stopped]),
+        [Invariant::Heard]
+    );
+    assert_eq!(rules(&records, vec![], &[missing]), [Invariant::Heard]);
 }
 
 #[test]
@@ -130,13 +149,13 @@ fn what_a_host_shows_in_the_middle_of_its_work_is_found() {
     let records = [lapsed(OperationKind::Snapshot)];
     let shown = vec![at_work(HostSandboxState::Paused)];
     let found = rules(&records, shown, std::slice::from_ref(&end));
-    assert_eq!(found, [Rules::Heard]);
+    assert_eq!(found, [Invariant::Heard]);
     let at_rest = vec![machine(1, 2, HostSandboxState::Paused)];
     assert_eq!(rules(&records, at_rest, &[end]), []);
     let mark = Action::MarkPaused { id, version: 41 };
     let shown = vec![at_work(HostSandboxState::Paused)];
     assert_eq!(
         rules(&[running(Doing::Nothing)], shown, &[mark]),
-        [Rules::Heard]
+        [Invariant::Heard]
     );
 }

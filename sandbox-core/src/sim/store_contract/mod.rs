@@ -8,6 +8,10 @@
 //! sandbox_core::store_contract!(fresh);
 //! ```
 
+mod build_data;
+mod build_fixtures;
+mod build_writes;
+mod builds;
 mod fixtures;
 mod hosts;
 mod lists;
@@ -17,6 +21,9 @@ mod records;
 mod template_writes;
 mod templates;
 
+pub use build_data::*;
+pub use build_writes::*;
+pub use builds::*;
 pub use hosts::*;
 pub use lists::*;
 pub use operations::*;
@@ -73,6 +80,29 @@ macro_rules! store_contract {
             a_sandbox_and_its_template_are_written_together
             a_template_that_fails_takes_its_sandboxs_write_along
             a_sandbox_that_fails_takes_its_templates_write_along
+            r28_an_inserted_build_comes_back_equal
+            r28_an_updated_build_comes_back_equal
+            a_build_is_written_at_its_version_only
+            r29_of_eight_workers_one_claims_a_build
+            r28_a_builds_idempotency_key_is_taken_once_per_team
+            r28_eight_requests_of_one_key_make_one_build
+            r29_lists_of_builds_filter_and_go_both_ways
+            r28_a_builds_sandbox_is_in_no_list_unless_asked_for
+            r30_steps_are_replaced_by_their_number_and_apart_by_attempt
+            r28_a_build_is_published_over_an_old_template_of_its_name
+            r28_a_builds_templates_are_written_in_their_order
+            r28_a_template_that_fails_takes_its_builds_write_along
+            r28_a_build_that_fails_takes_its_templates_writes_along
+            r28_of_eight_builds_of_one_name_each_publishes_whole_or_not_at_all
+            r30_a_layer_is_found_by_its_key_and_seen_by_nobody_else
+            r30_a_log_comes_back_equal_in_order_behind_any_cursor
+            r30_a_piece_of_a_log_is_written_once
+            trap_35_a_part_of_a_log_has_no_more_than_was_asked_for
+            trap_35_a_long_log_is_read_in_parts_with_no_byte_lost_or_doubled
+            a_log_of_a_build_that_is_gone_conflicts
+            r31_a_context_comes_back_equal_and_can_be_kept_again
+            r31_a_context_stays_as_long_as_a_build_needs_it
+            r28_old_builds_go_with_all_that_is_theirs
         );
     };
     (@tests $factory:path; $($name:ident)*) => {$(

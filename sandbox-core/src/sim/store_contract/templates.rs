@@ -209,6 +209,7 @@ pub async fn r23_lists_of_templates_filter_by_kind_name_team_and_state(store: Ar
                 name: shared(),
                 teams: teams(&[0, 2]),
                 all_states: true,
+                layer: None,
             },
             vec![8, 12],
         ),

@@ -66,7 +66,7 @@ impl World {
                 .any(|record| record.template_id == template.id);
             let settled = match template.state {
                 TemplateState::Making => false,
-                TemplateState::Ready => true,
+                TemplateState::Ready | TemplateState::Layer => true,
                 TemplateState::Deleting => used,
             };
             if !settled || template.operation.is_some() {

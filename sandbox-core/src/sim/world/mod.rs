@@ -23,6 +23,7 @@
 //! what nobody may ever see.
 
 mod book;
+mod build_link;
 mod chaos;
 mod check;
 mod client;
@@ -60,7 +61,7 @@ pub use self::{
     steps::{Fault, Step},
     weather::Directed,
 };
-use super::{Call, MemoryStore, SimClock, SimHost, Window};
+use super::{Call, MemoryStore, SimClock, SimHost, SimQueue, Window};
 use crate::{clock::Clock, engine::EngineConfig};
 
 /// The most violations that are kept of one life.
@@ -117,6 +118,7 @@ struct World {
     clock: Arc<SimClock>,
     store: Arc<MemoryStore>,
     host: SimHost,
+    queue: SimQueue,
     /// Ends all requests that are at work on the host.
     host_died: Notify,
     config: EngineConfig,
@@ -176,6 +178,7 @@ impl World {
         Self {
             store: Arc::new(MemoryStore::new()),
             host,
+            queue: SimQueue::new(),
             host_died: Notify::new(),
             config,
             inner: Mutex::new(Inner {

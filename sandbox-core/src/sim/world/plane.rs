@@ -206,6 +206,7 @@ impl Plane {
             peer,
         };
         Parts {
+            queue: Arc::new(self.world.queue.clone()),
             store: Arc::new(StoreLink(line(Peer::Store))),
             host: Arc::new(HostLink(line(Peer::Host))),
             clock: Arc::new(PlaneClock {

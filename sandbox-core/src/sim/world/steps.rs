@@ -4,9 +4,10 @@
 use std::fmt;
 
 use crate::{
+    build::BuildStatus,
     operation::{OperationKind, OperationStatus},
     sandbox::SandboxRecord,
-    store::{SandboxWrite, TemplateChange, TemplateWrite},
+    store::{BuildWrite, SandboxWrite, TemplateChange, TemplateWrite},
     template::{MINIMAL_TEMPLATE_ID, TemplateKind, TemplateState},
 };
 
@@ -122,6 +123,7 @@ pub(super) fn template(write: &TemplateWrite) -> Step {
             TemplateState::Ready if write.operation.is_some() => {
                 step("import", "write the success")
             }
+            TemplateState::Layer => step("build", "note that a layer is used"),
             TemplateState::Ready => step("reconciler", "write the size of `minimal`"),
             TemplateState::Deleting if failed => match record.origin {
                 Some(_) => step("snapshot", "write that the template is given up"),
@@ -138,6 +140,23 @@ pub(super) fn template(write: &TemplateWrite) -> Step {
     }
 }
 
+/// A build's own writes.
+pub(super) fn build(write: &BuildWrite) -> Step {
+    let record = &write.record;
+    match (record.status, &write.audit) {
+        (BuildStatus::Pending, _) => step("build", "hand it back"),
+        (BuildStatus::Running, Some(_)) => step("build", "claim it"),
+        (BuildStatus::Running, None) if write.steps.is_empty() => step("build", "write the lease"),
+        (BuildStatus::Running, None) => step("build", "write the progress"),
+        (BuildStatus::Success, _) => step("build", "publish the template"),
+        (BuildStatus::Failed, _) => step("build", "write the failure"),
+        (BuildStatus::Cancelled, _) => step("build", "cancel it"),
+    }
+}
+
+pub(super) const BUILD_SUBMIT: Step = step("build", "write the first record");
+pub(super) const BUILD_LOG: Step = step("build", "write the log");
+pub(super) const BUILD_CONTEXT: Step = step("build", "keep a context");
 pub(super) const NOTE_HOST: Step = step("reconciler", "note that the host was heard");
 pub(super) const SWEEP: Step = step("reconciler", "remove old operations");
 pub(super) const ORDER_CREATE: Step = step("create", "order the machine");

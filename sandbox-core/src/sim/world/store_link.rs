@@ -29,7 +29,7 @@ fn lost(why: &str) -> StoreError {
 }
 
 impl StoreLink {
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(Arc<MemoryStore>) -> BoxFuture<'static, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -38,7 +38,7 @@ impl StoreLink {
             .await
     }
 
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         step: Step,
         whom: u128,

@@ -11,7 +11,7 @@ use std::{
 
 use sandbox_core::{
     guest::GuestError,
-    process::{Command, ProcessSpec},
+    process::{Command, DEFAULT_PATH, ProcessSpec},
 };
 
 use super::{
@@ -20,7 +20,6 @@ use super::{
 };
 use crate::agent::sys;
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The kernel's own bound on one argument is 128 KiB; ours is on their number.
 const ARGS_MAX: usize = 16 * 1024;
 

@@ -29,9 +29,9 @@ use crate::rpc::protocol::{PLAN, SNAPSHOTS};
 /// For what is answered at once, or as soon as a guest does.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// For what may have much to do.
-const SLOW_CALL_LIMIT: Duration = Duration::from_secs(360);
+pub(super) const SLOW_CALL_LIMIT: Duration = Duration::from_secs(360);
 /// No wait that a caller names is taken to be longer.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A key of our own for a request that has none: a create whose answer is lost must be found again.
 fn idempotency_key(request: &mut CreateSandbox) -> String {

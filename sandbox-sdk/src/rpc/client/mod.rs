@@ -8,6 +8,7 @@
 //! ```
 
 mod api;
+mod builds;
 mod connection;
 mod exec;
 mod templates;

@@ -6,6 +6,7 @@ mod pieces;
 mod requests;
 mod service;
 mod told;
+mod uploads;
 mod waiting;
 
 use std::{fmt, future::Future, io, sync::Arc};
@@ -16,11 +17,15 @@ use uuid::Uuid;
 
 use door::Door;
 use service::Service;
+use uploads::Room;
 
 /// The most calls of one connection at a time; a client of ours holds itself back before.
 const IN_FLIGHT_MAX: usize = 512;
 /// The most connections of one listener at a time.
 const CONNECTIONS_MAX: usize = 1024;
+/// The most bytes of build contexts that are on their way in at a time.
+const UPLOADS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Serves clients. Clones are one server: a client that loses its connection to one listener may
 /// go on at another.
 #[derive(Clone)]
@@ -33,6 +38,7 @@ struct Core {
     /// The first is the owner's.
     doors: Vec<Arc<Door>>,
     instance: Uuid,
+    uploads: Room,
 }
 
 impl Core {
@@ -79,6 +85,7 @@ impl Server {
             shared: Arc::new(Core {
                 doors: vec![Arc::new(Door::new(api, key))],
                 instance: Uuid::now_v7(),
+                uploads: Room::for_bytes(UPLOADS_BYTES_MAX),
             }),
         }
     }
@@ -93,6 +100,7 @@ impl Server {
             shared: Arc::new(Core {
                 doors,
                 instance: self.shared.instance,
+                uploads: self.shared.uploads.clone(),
             }),
         }
     }

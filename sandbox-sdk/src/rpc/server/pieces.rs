@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use sandbox_core::{
-    error::Error, process::ExecOutput, sandbox::SandboxRecord, template::TemplateUse,
+    build::{BuildDetails, BuildRecord, LogEntry, Step},
+    error::Error,
+    process::ExecOutput,
+    sandbox::SandboxRecord,
+    template::TemplateUse,
 };
 
 use super::requests::{self, Outcome};
-use crate::rpc::protocol::ExecProgress;
+use crate::rpc::protocol::{ExecProgress, ToldBuild};
 
 /// How long one call waits for a command to end.
 const EXEC_WAIT: Duration = Duration::from_secs(10);
@@ -73,6 +77,42 @@ pub(super) fn record_bytes(record: &SandboxRecord) -> usize {
 /// An ID is some 20 bytes in binary and 40 as text.
 pub(super) fn use_bytes(one: &TemplateUse) -> usize {
     FIXED_BYTES + one.in_use_by.len() * 48
+}
+
+/// What a build's steps may have printed together to go with it, in bytes: half of a frame.
+const PRINTED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A build with what its steps printed, where that fits.
+pub(super) fn build(mut build: BuildDetails) -> ToldBuild {
+    let printed = build.steps.iter();
+    let printed: usize = printed
+        .map(|step| step.stdout.len() + step.stderr.len())
+        .sum();
+    let without_output = printed > PRINTED_BYTES_MAX;
+    if without_output {
+        for step in &mut build.steps {
+            step.stdout = Vec::new();
+            step.stderr = Vec::new();
+        }
+    }
+    ToldBuild {
+        build,
+        without_output,
+    }
+}
+
+pub(super) fn build_bytes(record: &BuildRecord) -> usize {
+    // Texts and, in a step, the names of its fields.
+    let steps = record.recipe.steps.iter().map(Step::text);
+    let steps: usize = steps.map(|text| 2 * text.len() + 64).sum();
+    let check = record.healthcheck.as_ref().map_or(0, |it| it.cmd.len());
+    let failure = record.failure.as_ref().map_or(0, |it| it.message.len());
+    let key = record.idempotency_key.as_ref().map_or(0, String::len);
+    FIXED_BYTES + steps + check + failure + key
+}
+
+pub(super) fn entry_bytes(entry: &LogEntry) -> usize {
+    128 + entry.data.len()
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use sandbox_core::{
     api::{Api, Begun},
+    build::{
+        BuildFilter, BuildLog, BuildPage, BuildPageRequest, BuildRecord, LogCursor, SubmitBuild,
+    },
     error::Error,
     file::{DirPage, FileChunk, FileStat, WriteHandle, WriteSpec},
-    id::{OperationId, SandboxId, TemplateId},
+    id::{BuildId, OperationId, SandboxId, TemplateId},
     operation::OperationRecord,
     process::{Output, OutputRequest, ProcessInfo, ProcessSpec, PtySize, Started},
     reconcile::Preview,
@@ -25,14 +28,15 @@ use uuid::Uuid;
 use super::{
     Core,
     door::Door,
-    pieces::{progress, record_bytes, use_bytes, written},
+    pieces::{self, progress, record_bytes, use_bytes, written},
     requests::{self, Outcome},
     told::Tell,
+    uploads::Uploads,
     waiting,
 };
 use crate::rpc::protocol::{
-    ControlPlane, ControlPlaneRequest, ControlPlaneResponse, ExecProgress, PLAN, PROTOCOL_VERSION,
-    SNAPSHOTS,
+    BUILDS, ControlPlane, ControlPlaneRequest, ControlPlaneResponse, ExecProgress, PLAN,
+    PROTOCOL_VERSION, SNAPSHOTS, ToldBuild,
 };
 
 /// Serves the calls of one connection.
@@ -40,11 +44,17 @@ use crate::rpc::protocol::{
 pub(super) struct Service {
     core: Arc<Core>,
     session: Arc<Session<Arc<Door>>>,
+    uploads: Arc<Uploads>,
 }
 
 impl Service {
-    pub(super) const fn new(core: Arc<Core>, session: Arc<Session<Arc<Door>>>) -> Self {
-        Self { core, session }
+    pub(super) fn new(core: Arc<Core>, session: Arc<Session<Arc<Door>>>) -> Self {
+        let uploads = Arc::new(Uploads::new(core.uploads.clone()));
+        Self {
+            core,
+            session,
+            uploads,
+        }
     }
 
     /// What is behind the key, for those who showed one.
@@ -119,7 +129,7 @@ impl Answer for Service {
 impl ControlPlane for Service {
     async fn hello(self, _: Context, hello: ClientHello) -> Result<ServerHello, Refusal> {
         let mut ours = ServerHello::new(PROTOCOL_VERSION, self.core.instance);
-        ours.capabilities = vec![SNAPSHOTS.to_owned(), PLAN.to_owned()];
+        ours.capabilities = [SNAPSHOTS, PLAN, BUILDS].map(str::to_owned).to_vec();
         let open = |shown: &str, private| self.core.door_for(shown, private);
         self.session.greet(ours, &hello, open)
     }
@@ -272,6 +282,95 @@ impl ControlPlane for Service {
             api.delete_template(&name).await
         })
         .await
+    }
+
+    async fn submit_build(
+        self,
+        _: Context,
+        mut build: SubmitBuild,
+        idempotency_key: String,
+    ) -> Result<BuildRecord, Error> {
+        build.idempotency_key = Some(idempotency_key);
+        self.ask(|api| async move { api.submit_build(build).await })
+            .await
+    }
+
+    async fn build(self, _: Context, id: BuildId) -> Result<ToldBuild, Error> {
+        self.ask(|api| async move { api.build(id).await.map(pieces::build) })
+            .await
+    }
+
+    async fn builds(
+        self,
+        _: Context,
+        filter: BuildFilter,
+        page: BuildPageRequest,
+    ) -> Result<BuildPage, Error> {
+        let mut page = self
+            .ask(|api| async move { api.builds(filter, page).await })
+            .await?;
+        let fitting = how_many_fit(&page.items, pieces::build_bytes);
+        if fitting < page.items.len() {
+            page.items.truncate(fitting);
+            page.next = page.items.last().map(|record| record.id);
+        }
+        Ok(page)
+    }
+
+    async fn cancel_build(self, _: Context, id: BuildId) -> Result<BuildRecord, Error> {
+        self.ask(|api| async move { api.cancel_build(id).await })
+            .await
+    }
+
+    async fn build_log(
+        self,
+        _: Context,
+        id: BuildId,
+        after: LogCursor,
+        wait_ms: u64,
+    ) -> Result<BuildLog, Error> {
+        let wait = Duration::from_millis(wait_ms);
+        let mut log = self
+            .ask(|api| async move { api.build_log(id, after, wait).await })
+            .await?;
+        // What is cut off comes with the next answer: there is one, since this one has something.
+        let fitting = how_many_fit(&log.entries, pieces::entry_bytes);
+        log.entries.truncate(fitting);
+        Ok(log)
+    }
+
+    async fn context_piece(
+        self,
+        _: Context,
+        upload: Uuid,
+        offset: u64,
+        piece: Bytes,
+    ) -> Result<u64, Error> {
+        if offset == 0 {
+            // Nothing is held for those who may not build.
+            let one = BuildPageRequest {
+                limit: 1,
+                ..BuildPageRequest::default()
+            };
+            self.ask(|api| async move { api.builds(BuildFilter::default(), one).await })
+                .await?;
+        }
+        self.door()?;
+        self.uploads.piece(upload, offset, &piece)
+    }
+
+    async fn keep_context(
+        self,
+        _: Context,
+        upload: Uuid,
+        size: u64,
+    ) -> Result<Option<String>, Error> {
+        let door = self.door()?;
+        let Some(whole) = self.uploads.finish(upload, size) else {
+            return Ok(None);
+        };
+        let kept = door.api.upload_context(whole.data.clone()).await;
+        kept.map(Some).told()
     }
 
     async fn exec(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sandbox_core::{
     api::Begun,
+    build::{BuildLog, BuildPage, BuildRecord},
     error::{Error, Told, reason_told},
     file::{DirPage, FileChunk, FileStat, WriteHandle},
     id::{OperationId, TemplateId},
@@ -15,6 +16,8 @@ use sandbox_core::{
     template::{TemplatePage, TemplateRecord, TemplateUse},
 };
 use uuid::Uuid;
+
+use crate::rpc::protocol::ToldBuild;
 
 /// An answer, as far as it is for clients.
 pub(super) trait Tell {
@@ -98,15 +101,20 @@ tell_all!(
     u64,
     (Vec<TemplateUse>, Option<TemplateId>),
     Arc<ExecOutput>,
+    BuildLog,
+    BuildPage,
+    BuildRecord,
     DirPage,
     FileChunk,
     FileStat,
     OperationId,
+    Option<String>,
     Output,
     Preview,
     Started,
     TemplatePage,
     TemplateRecord,
+    ToldBuild,
     Vec<ProcessInfo>,
     WriteHandle,
 );
