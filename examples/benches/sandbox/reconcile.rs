@@ -78,6 +78,7 @@ fn planning(size: usize) -> anyhow::Result<(Samples, u64)> {
                     0 => HostSandboxState::Paused,
                     _ => HostSandboxState::Running,
                 },
+                at_work: false,
             })
             .collect(),
         images: Vec::new(),
