@@ -124,11 +124,12 @@ impl Inner {
             |id: &OperationId| before.contains(id) || disown && self.flights.get(*id).is_none();
         memory.disowned = ids.filter(left).collect();
         self.note_owners(operations, &memory.disowned, now);
+        let disown_builds = disown || planted(Bug::BuildLeaseIgnored);
         for build in &mut builds {
             if self.builds.has(build.id) {
                 let ours = later(now, self.config.lease);
                 build.lease_until = build.lease_until.map(|until| until.max(ours));
-            } else if disown && build.status == BuildStatus::Running {
+            } else if disown_builds && build.status == BuildStatus::Running {
                 build.lease_until = build.lease_until.map(|until| until.min(now));
             }
         }

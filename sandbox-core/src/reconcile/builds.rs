@@ -7,7 +7,6 @@ use crate::{
     build::{BuildRecord, BuildStatus},
     clock::Timestamp,
     id::SandboxId,
-    planted::{Bug, planted},
     sandbox::SandboxRecord,
     template::TemplateState,
 };
@@ -56,8 +55,5 @@ pub(super) fn plan(
 
 /// Whether nobody is at work on a build any more, or nobody has begun it for too long.
 pub(super) fn is_due(build: &BuildRecord, now: Timestamp) -> bool {
-    if planted(Bug::BuildLeaseIgnored) && build.status == BuildStatus::Running {
-        return true;
-    }
     !build.status.ended() && build.lease_until.is_none_or(|until| until <= now)
 }

@@ -166,6 +166,8 @@ impl Inner {
             Err(error) => match (self.store.build(record.id).await, error) {
                 (Ok(Some(found)), _) => Ok(found),
                 (Ok(None), StoreError::Duplicate) => self.build_of_key(&record).await,
+                // Whether the duplicate is this very build is not known.
+                (Err(unread), StoreError::Duplicate) => Err(errors::from_store(unread)),
                 (_, error) => Err(errors::from_store(error)),
             },
         }

@@ -35,7 +35,7 @@ impl World {
             let foreign = machines
                 .iter()
                 .any(|machine| machine.id == record.id && machine.generation > record.generation);
-            record.build_id.is_some() && !foreign
+            self.lock().truth.builds.has_had(record.id) && !foreign
         });
         left.map(|record| format!("its build is over: {record:?}"))
     }

@@ -19,7 +19,7 @@ pub(super) struct BuildTruth {
     /// Who claimed the attempt at work.
     workers: BTreeMap<BuildId, usize>,
     /// Every sandbox that a claim has named.
-    pub(super) sandboxes: BTreeMap<SandboxId, BuildId>,
+    sandboxes: BTreeMap<SandboxId, BuildId>,
     log: BTreeMap<(BuildId, LogCursor), LogEntry>,
 }
 
@@ -257,6 +257,11 @@ impl BuildTruth {
         };
         let rival = self.records.values().find(same)?;
         Some(format!("and {} have one key", rival.id))
+    }
+
+    /// Whether a sandbox is one that a claim has named.
+    pub(super) fn has_had(&self, sandbox: SandboxId) -> bool {
+        self.sandboxes.contains_key(&sandbox)
     }
 
     /// The sandboxes that a build has had.

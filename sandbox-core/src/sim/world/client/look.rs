@@ -64,7 +64,7 @@ impl Client {
                     self.world
                         .violated(|| format!("{} was listed to another team", record.id));
                 }
-                if record.build_id.is_some() {
+                if self.world.lock().truth.builds.has_had(record.id) {
                     self.world
                         .violated(|| format!("{} is of a build, and was listed", record.id));
                 }
