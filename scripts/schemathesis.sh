@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 
 seconds=${1:-60}
 program=$PWD/target/schemathesis/bin/schemathesis
+config=$PWD/scripts/schemathesis.toml
 [ -x "$program" ] || {
     echo "schemathesis: not installed; run scripts/setup.sh test" >&2
     exit 1
@@ -46,7 +47,7 @@ url=${line##* }
 # What it keeps between runs would change what it asks: it starts afresh each time.
 cd "$scratch"
 status=0
-"$program" run "$url/openapi.json" --header 'X-API-Key: sbk_simulated' \
+"$program" --config-file "$config" run "$url/openapi.json" --header 'X-API-Key: sbk_simulated' \
     --checks all --mode all --max-time "$seconds" --seed "${SCHEMATHESIS_SEED:-1}" \
     --request-timeout 30 --continue-on-failure --warnings off --no-color || status=$?
 

@@ -191,6 +191,7 @@ fn report(world: &World) -> HostReport {
                         reason: "it ended".to_owned(),
                     },
                 },
+                at_work: machine.state & 0x10 != 0,
             })
             .collect(),
         images: images

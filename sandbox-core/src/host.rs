@@ -112,6 +112,11 @@ pub struct HostSandbox {
     pub generation: u64,
     /// How it stands.
     pub state: HostSandboxState,
+    /// An order to pause or resume it, or to make an image of it, is being carried out: it is shown
+    /// as it stands in the middle of that, which says nothing of how it stands when that is over.
+    /// Its end raises the report's number.
+    #[serde(default)]
+    pub at_work: bool,
 }
 
 /// How a machine stands on its host.

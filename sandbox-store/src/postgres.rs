@@ -76,6 +76,9 @@ mod build_queries {
 ///   out: each write is compare-and-set, so repeating it by hand can't make it happen twice.
 /// - Any other error: nothing has changed.
 ///
+/// Of what is kept, nothing is in an error. A program that takes in the `log` crate's records should
+/// leave those of `tokio_postgres` above `debug`, where statements have their values with them.
+///
 /// No call waits for ever: see [`PostgresSettings`]. An acknowledged write is as durable as the
 /// server's `synchronous_commit` says (by default, on its disk).
 ///

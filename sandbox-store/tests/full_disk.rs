@@ -294,7 +294,7 @@ fn r28_on_a_full_disk_builds_can_be_ended_and_removed_but_not_begun_or_logged() 
         large.name = "l".repeat(40).parse().unwrap();
         let with_layer = BuildWrite {
             templates: vec![template_write(TemplateChange::Insert(large.clone()))],
-            audit: Some(kit::audit(1, &"r".repeat(200_000))),
+            audit: Some(audit(1, &"r".repeat(200_000))),
             ..build_write(with_layer)
         };
         let full = store.update_build(with_layer).await;

@@ -19,7 +19,7 @@ use sandbox_core::{
     id::{AuditId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId},
     lifecycle::{NewSandbox, Stamp, birth},
     name::TemplateName,
-    reconcile::{Heard, HostView, plan},
+    reconcile::{Heard, HostView, Records, plan},
     sandbox::{OnTimeout, SandboxRecord, SandboxState},
     sim::{SimHost, SimQueue},
     size::MachineSize,
@@ -78,6 +78,7 @@ fn planning(size: usize) -> anyhow::Result<(Samples, u64)> {
                     0 => HostSandboxState::Paused,
                     _ => HostSandboxState::Running,
                 },
+                at_work: false,
             })
             .collect(),
         images: Vec::new(),
@@ -136,6 +137,7 @@ fn written(number: usize, host_id: HostId, now: Timestamp) -> SandboxWrite {
         metadata: BTreeMap::from([("job".to_owned(), number.to_string())]),
         env: BTreeMap::new(),
         idempotency_key: None,
+        build_id: None,
     };
     let stamp = Stamp {
         actor: Actor::app(),

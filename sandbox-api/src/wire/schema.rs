@@ -10,6 +10,8 @@ use utoipa::openapi::{
 };
 
 const NO_NUL: &str = "^[^\\x00]*$";
+/// With something in it that can be seen.
+const NOT_BLANK: &str = "^[^\\x00]*[!-~][^\\x00]*$";
 
 fn or_null(kind: Type) -> SchemaType {
     SchemaType::from_iter([kind, Type::Null])
@@ -90,10 +92,10 @@ pub(crate) fn either_or_base64(body: &mut Object, field: &str) {
 /// A recipe: a list of entries, or one text.
 pub(super) fn recipe() -> Schema {
     let list = ArrayBuilder::new()
-        .items(text(NO_NUL, Some(65_536)))
+        .items(text(NOT_BLANK, Some(65_536)))
         .min_items(Some(1))
         .max_items(Some(256));
-    let whole = text(NO_NUL, Some(262_144));
+    let whole = text(NOT_BLANK, Some(262_144));
     OneOfBuilder::new()
         .item(list)
         .item(whole)
@@ -104,7 +106,7 @@ pub(super) fn recipe() -> Schema {
              in the snapshot. What can't be read is refused with its line and column.",
         ))
         .examples([serde_json::json!([
-            "apt-get update && apt-get install -y python3",
+            "python3 -m venv /srv/venv",
             "WORKDIR /srv",
             "COPY app .",
             "START python3 -m http.server 8000",
@@ -114,7 +116,7 @@ pub(super) fn recipe() -> Schema {
 
 /// A healthcheck: its command alone, or all that can be said.
 pub(super) fn healthcheck() -> Schema {
-    let cmd = || text("^[^\\x00]*[!-~][^\\x00]*$", Some(65_536));
+    let cmd = || text(NOT_BLANK, Some(65_536));
     let seconds = |min: i32| {
         ObjectBuilder::new()
             .schema_type(or_null(Type::Integer))

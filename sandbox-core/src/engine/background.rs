@@ -1,6 +1,10 @@
 //! The background work: round after round, read the store, read the host, plan, repair.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 
@@ -13,7 +17,7 @@ use crate::{
         survey::{Survey, Word},
     },
     error::Error,
-    id::{SandboxId, TemplateId},
+    id::{OperationId, SandboxId, TemplateId},
     planted::{Bug, planted},
     reconcile::{Action, Breach, HostView, Preview, Records, Silence, check, plan},
 };
@@ -38,6 +42,8 @@ pub(super) struct Memory {
     /// When this engine last told the others that it hears the host.
     pub(super) noted_at: Option<Timestamp>,
     pub(super) silence: Option<Silence>,
+    /// Operations that an earlier engine left, whatever their leases say.
+    pub(super) disowned: BTreeSet<OperationId>,
 }
 
 /// What a round found out.
@@ -124,7 +130,7 @@ impl Inner {
         self.config.round_min
     }
 
-    /// One round. With `disown`, operations that are not at work here count as abandoned.
+    /// One round. With `disown`, operations that are not at work here count as abandoned from now on.
     pub(super) async fn round(self: &Arc<Self>, disown: bool) -> Result<Round, Error> {
         let mut memory = self.rounds.memory.lock().await;
         let survey = self.survey(&mut memory, disown).await?;
@@ -180,7 +186,11 @@ impl Inner {
     }
 
     fn next_due(&self, survey: &Survey, memory: &Memory) -> Option<Timestamp> {
-        let of_records = survey.records.iter().filter_map(|record| {
+        let due = survey
+            .records
+            .iter()
+            .filter(|record| !survey.waits_for_host(record));
+        let of_records = due.filter_map(|record| {
             record
                 .operation
                 .as_ref()

@@ -6,7 +6,7 @@
 //!    │ so it stands already              │ error
 //!    │ another operation                 ▼
 //!    ▼                              the host's report ──► as it says, operation failed
-//!  done, or join it, or refused          │ no answer
+//!  host asked, or joined, or refused     │ no answer, or still at work
 //!                                        ▼
 //!                          left in flight: the reconciler's, when its lease runs out
 //! ```
@@ -47,7 +47,7 @@ const BEGIN_ATTEMPTS: u32 = 20;
 /// How a request for an operation was met.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// So it stands already.
+    /// So it stands already, by the record.
     Done(Box<SandboxRecord>),
     /// It is at work here.
     Wait(OperationId, Flight),
@@ -261,14 +261,17 @@ impl Inner {
         }
     }
 
-    /// How the machine stands, by its host's report. Asked for until there is one or the patience
-    /// for that ends.
+    /// How the machine stands, by its host's report. Asked for until there is one that shows it at
+    /// rest, or the patience for that ends.
     pub(super) async fn truth(&self, record: &SandboxRecord, pilot: &Pilot) -> Option<Standing> {
         let asking = async {
             let mut pause = self.config.backoff;
             loop {
                 match self.report().await {
-                    Ok(Some(report)) => return Some(standing(record, &report)),
+                    Ok(Some(report)) => match standing(record, &report) {
+                        Some(standing) => return Some(standing),
+                        None => tracing::debug!("the host is still at work on it"),
+                    },
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "the host does not say how the machine stands");

@@ -1,6 +1,7 @@
 //! What a round of the reconciler looks at: all records, then the host, in this order.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -11,9 +12,10 @@ use crate::{
     engine::{Inner, background::Memory, errors, later, repair::Planned},
     error::Error,
     host::{HostReport, HostSeen},
-    operation::Operation,
+    id::OperationId,
+    operation::{Operation, OperationKind},
     planted::{self, Bug, planted},
-    reconcile::{About, Heard, Silence, note_unknown, note_unknown_images},
+    reconcile::{About, Heard, Silence, note_unknown, note_unknown_images, standing},
     sandbox::{PageRequest, SandboxFilter, SandboxRecord},
     template::{TemplateFilter, TemplatePageRequest, TemplateRecord},
 };
@@ -51,6 +53,21 @@ pub(super) struct Survey {
 }
 
 impl Survey {
+    /// Whether an operation without an owner can end only when the host is done with its order.
+    pub(super) fn waits_for_host(&self, record: &SandboxRecord) -> bool {
+        let abandoned = record.operation.as_ref().is_some_and(|operation| {
+            operation.lease_until <= self.now
+                && matches!(
+                    operation.kind,
+                    OperationKind::Pause | OperationKind::Resume | OperationKind::Snapshot
+                )
+        });
+        match &self.word {
+            Word::Report(report) if abandoned => standing(record, report).is_none(),
+            _ => false,
+        }
+    }
+
     /// The record that an action is about.
     pub(super) fn planned(&self, about: About) -> Planned<'_> {
         let found = match about {
@@ -72,7 +89,8 @@ fn find<'r, T, I: Ord>(by_id: &'r [T], id: &I, id_of: impl Fn(&T) -> I) -> Optio
 }
 
 impl Inner {
-    /// Looks at everything. With `disown`, operations that are not at work here count as abandoned.
+    /// Looks at everything. With `disown`, operations that are not at work here count as abandoned
+    /// from now on.
     pub(super) async fn survey(
         self: &Arc<Self>,
         memory: &mut Memory,
@@ -96,10 +114,16 @@ impl Inner {
         };
         let now = self.now();
         let word = self.hear(memory, report, now).await?;
-        let operations = records.iter_mut().filter_map(|r| r.operation.as_mut());
-        self.note_owners(operations, disown, now);
-        let operations = templates.iter_mut().filter_map(|t| t.operation.as_mut());
-        self.note_owners(operations, disown, now);
+        let of_records = records.iter_mut().filter_map(|r| r.operation.as_mut());
+        let of_templates = templates.iter_mut().filter_map(|t| t.operation.as_mut());
+        let operations: Vec<&mut Operation> = of_records.chain(of_templates).collect();
+        // One that the host is at work for is settled by a later round.
+        let before = std::mem::take(&mut memory.disowned);
+        let ids = operations.iter().map(|operation| operation.id);
+        let left =
+            |id: &OperationId| before.contains(id) || disown && self.flights.get(*id).is_none();
+        memory.disowned = ids.filter(left).collect();
+        self.note_owners(operations, &memory.disowned, now);
         let disown_builds = disown || planted(Bug::BuildLeaseIgnored);
         for build in &mut builds {
             if self.builds.has(build.id) {
@@ -248,16 +272,16 @@ impl Inner {
 
     /// Says what this engine knows of who is at work: an operation of its own is, even where a slow
     /// store let its lease run out.
-    fn note_owners<'a>(
+    fn note_owners(
         &self,
-        operations: impl Iterator<Item = &'a mut Operation>,
-        disown: bool,
+        operations: Vec<&mut Operation>,
+        disowned: &BTreeSet<OperationId>,
         now: Timestamp,
     ) {
         for operation in operations {
             if self.flights.get(operation.id).is_some() {
                 operation.lease_until = operation.lease_until.max(later(now, self.config.lease));
-            } else if disown || planted(Bug::LeaseIgnored) {
+            } else if disowned.contains(&operation.id) || planted(Bug::LeaseIgnored) {
                 operation.lease_until = operation.lease_until.min(now);
             }
         }

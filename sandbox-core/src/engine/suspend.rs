@@ -12,7 +12,7 @@ use crate::{
         flights::{Outcome, Pilot},
         lease::Lease,
         observe::operation_span,
-        premark::Marked,
+        premark::{Marked, Start},
     },
     error::Error,
     host::{HostError, HostOrder},
@@ -21,6 +21,9 @@ use crate::{
     operation::{OperationKind, OperationStatus},
     sandbox::SandboxRecord,
 };
+
+/// Rounds of looking anew where the host knows better than the record.
+const CONFIRM_ATTEMPTS: u32 = 20;
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,20 +83,71 @@ impl Engine {
 
 impl Inner {
     async fn turn(self: &Arc<Self>, turn: Turn, id: SandboxId, actor: &Actor) -> Outcome {
+        let mut last = Error::Conflict(id);
+        for _ in 0..CONFIRM_ATTEMPTS {
+            let start = self.start_turn(turn, id, actor).await?;
+            let record = match start {
+                Start::Done(record) => *record,
+                start => return self.outcome_of(id, start, self.config.pause_timeout).await,
+            };
+            match self.confirm(turn, &record).await {
+                Ok(()) => return Ok(record),
+                // The record is about to say so too, or says so already.
+                Err(
+                    error @ (HostError::StaleOrder { .. }
+                    | HostError::StaleGeneration { .. }
+                    | HostError::UnknownSandbox(_)
+                    | HostError::WrongState { .. }),
+                ) => {
+                    tracing::info!(sandbox = %id, %error, "it does not stand as it is recorded");
+                    last = errors::from_host(error);
+                    self.nudge.notify_one();
+                    self.clock.sleep(self.config.backoff).await;
+                }
+                Err(error) => return Err(errors::from_host(error)),
+            }
+        }
+        Err(last)
+    }
+
+    /// So it stands already, says the record. Its host may know better: of an order that was long on
+    /// its way. It is given the order under the number of the record as it stands: where all is as
+    /// recorded that changes nothing, and from then on whatever is older is refused.
+    async fn confirm(&self, turn: Turn, record: &SandboxRecord) -> Result<(), HostError> {
+        let order = HostOrder {
+            id: record.id,
+            generation: record.generation,
+            order: record.version,
+        };
+        let bound = self.config.pause_timeout;
+        tokio::select! {
+            biased;
+            done = self.give_turn(turn, order) => done,
+            () = self.clock.sleep(bound) => Err(HostError::Unavailable(format!(
+                "it did not say within {} s how the machine stands",
+                bound.as_secs()
+            ))),
+        }
+    }
+
+    async fn start_turn(
+        self: &Arc<Self>,
+        turn: Turn,
+        id: SandboxId,
+        actor: &Actor,
+    ) -> Result<Start, Error> {
         let operation_id = OperationId::from_uuid(self.clock.new_uuid());
-        let start = self
-            .start_marked(
-                id,
-                operation_id,
-                None,
-                actor,
-                move |inner, _| turn.begin(operation_id, inner.lease_end()),
-                move |inner, marked, pilot, actor| async move {
-                    inner.drive_turn(turn, marked, &pilot, actor).await
-                },
-            )
-            .await?;
-        self.outcome_of(id, start, self.config.pause_timeout).await
+        self.start_marked(
+            id,
+            operation_id,
+            None,
+            actor,
+            move |inner, _| turn.begin(operation_id, inner.lease_end()),
+            move |inner, marked, pilot, actor| async move {
+                inner.drive_turn(turn, marked, &pilot, actor).await
+            },
+        )
+        .await
     }
 
     /// Pauses a sandbox that was not used for as long as its lifetime, if it is still as it was read.

@@ -141,6 +141,9 @@ pub(super) fn recipe(recipe: &Recipe) -> Result<(), Error> {
     if recipe.steps.is_empty() {
         return bad("recipe", "it is empty; give one step at least");
     }
+    if recipe.steps.iter().any(|step| step.text().contains('\0')) {
+        return bad("recipe", "it holds a NUL byte");
+    }
     let last = recipe.steps.len() - 1;
     let early = recipe
         .steps

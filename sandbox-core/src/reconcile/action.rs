@@ -195,6 +195,31 @@ impl Action {
         }
     }
 
+    /// Whether the record takes on what the host shows of the machine.
+    pub(super) const fn believes_the_host(&self) -> bool {
+        match self {
+            Self::MarkStopped { .. }
+            | Self::MarkRunning { .. }
+            | Self::MarkPaused { .. }
+            | Self::CompleteCreate { .. }
+            | Self::SettleOperation { .. } => true,
+            // What they order waits on the host for its turn, or ends what is at work there.
+            Self::MarkMissing { .. }
+            | Self::GiveUpTemplate { .. }
+            | Self::FreeTemplate { .. }
+            | Self::DeleteUnknownImage { .. }
+            | Self::UndoCreate { .. }
+            | Self::RedoDestroy { .. }
+            | Self::Expire { .. }
+            | Self::PauseUnused { .. }
+            | Self::EndBuildSandbox { .. }
+            | Self::EndBuild { .. }
+            | Self::ForgetLayer { .. }
+            | Self::CleanUp { .. }
+            | Self::DestroyUnknown { .. } => false,
+        }
+    }
+
     /// The version that it was planned on; absent where there was no record.
     #[must_use]
     pub const fn version(&self) -> Option<u64> {

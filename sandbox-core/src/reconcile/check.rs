@@ -35,7 +35,7 @@ pub enum Invariant {
     /// What no record knows has its grace.
     Grace,
     /// Nothing is destroyed, and nothing called running, paused or stopped, on the word of a host
-    /// that is silent or of an old report.
+    /// that is silent or of an old report; nor called so while the host is at work on it.
     Heard,
     /// The transition table allows it.
     Table,
@@ -211,6 +211,18 @@ impl Known<'_> {
             broken.insert(Invariant::Lease);
         }
         let machine = self.machines.get(&record.id);
+        let unsteady = machine.is_some_and(|machine| machine.at_work);
+        let called = matches!(
+            action,
+            Action::MarkStopped { .. }
+                | Action::MarkRunning { .. }
+                | Action::MarkPaused { .. }
+                | Action::CompleteCreate { .. }
+                | Action::SettleOperation { .. }
+        );
+        if unsteady && called {
+            broken.insert(Invariant::Heard);
+        }
         let paused = machine.is_some_and(|machine| {
             machine.generation >= record.generation && machine.state == HostSandboxState::Paused
         });

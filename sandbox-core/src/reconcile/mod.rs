@@ -15,13 +15,15 @@
 //! 2. A lease that ran out: a destroy is done again; a create whose machine runs is complete; any
 //!    other create is undone, on the host and in the store. A pause, resume or snapshot ends with
 //!    the state that the host shows; it has succeeded where that is what it was for.
+//!    While the host is at work on the machine, it ends with nothing: what is shown in the middle of
+//!    an order is not how the machine will stand.
 //! 3. A machine newer than its record belongs to someone who knows more than this store: left alone.
 //! 4. A record past its deadline is destroyed, whatever its state, or paused where it runs and that
 //!    is what its creator chose; but nothing is done about one whose machine its host has paused:
 //!    time counts while it runs, and nobody knows when it ceased to.
 //! 5. Otherwise the host is right about what runs: a record is stopped when its machine is not
 //!    there or has ended, with the host's reason, and running or paused when its machine is so,
-//!    whatever it said before. What a failed create left behind on the host is removed, and
+//!    whatever it said before, unless the host is at work on it. What a failed create left behind on the host is removed, and
 //!    so is a machine older than its stopped record.
 //! 6. A machine that no record knows is destroyed once it has been seen so for the whole grace.
 //! 7. A sandbox of a template build that does not work in it is destroyed, paused or not. A build whose
@@ -126,6 +128,7 @@ pub fn plan(records: Records<'_>, view: &HostView<'_>, now: Timestamp) -> Vec<Ac
                         let seen = Seen::of(record, machine.as_ref());
                         let left_over = builds::is_left_over(record, &worked_in);
                         settle(record, seen, left_over, now)
+                            .filter(|action| at_rest(machine) || !action.believes_the_host())
                     }
                     (Some(_), _) => None,
                     (None, Some(machine)) => unknown::end(machine, view, now),
@@ -205,6 +208,7 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// How it stands, if only for now: see [`at_rest`](at_rest).
     fn standing(self) -> Standing {
         match self {
             Self::Running => Standing::Running,
@@ -227,14 +231,20 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// How a record's machine stands, by a report that was given after the record was read.
+/// How a record's machine stands, by a report that was given after the record was read. `None`
+/// while its host is at work on it.
 #[must_use]
-pub fn standing(record: &SandboxRecord, report: &HostReport) -> Standing {
+pub fn standing(record: &SandboxRecord, report: &HostReport) -> Option<Standing> {
     let machine = report
         .sandboxes
         .iter()
         .find(|machine| machine.id == record.id);
-    Seen::of(record, machine.as_ref()).standing()
+    at_rest(machine).then(|| Seen::of(record, machine.as_ref()).standing())
+}
+
+/// Whether a machine stands as it is shown until someone orders otherwise, or it ends.
+fn at_rest(machine: Option<&HostSandbox>) -> bool {
+    machine.is_none_or(|machine| !machine.at_work)
 }
 
 fn settle(

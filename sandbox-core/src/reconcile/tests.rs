@@ -91,10 +91,18 @@ fn machine(number: u128, generation: u64, state: HostSandboxState) -> HostSandbo
         id: sandbox(number),
         generation,
         state,
+        at_work: false,
     }
 }
 
-fn views() -> [(&'static str, Option<HostSandbox>); 7] {
+fn at_work(state: HostSandboxState) -> HostSandbox {
+    HostSandbox {
+        at_work: true,
+        ..machine(1, 2, state)
+    }
+}
+
+fn views() -> [(&'static str, Option<HostSandbox>); 9] {
     let ended = HostSandboxState::Stopped {
         reason: "the guest powered off".to_owned(),
     };
@@ -103,6 +111,8 @@ fn views() -> [(&'static str, Option<HostSandbox>); 7] {
         ("creating", Some(machine(1, 2, HostSandboxState::Creating))),
         ("running", Some(machine(1, 2, HostSandboxState::Running))),
         ("paused", Some(machine(1, 2, HostSandboxState::Paused))),
+        ("running…", Some(at_work(HostSandboxState::Running))),
+        ("paused…", Some(at_work(HostSandboxState::Paused))),
         ("ended", Some(machine(1, 2, ended))),
         ("older", Some(machine(1, 1, HostSandboxState::Running))),
         ("newer", Some(machine(1, 3, HostSandboxState::Running))),
@@ -221,6 +231,40 @@ fn trap_3_a_pause_whose_owner_died_ends_as_its_machine_stands() {
 }
 
 #[test]
+fn trap_3_nothing_is_concluded_from_what_a_host_shows_while_it_is_at_work() {
+    let kinds = [
+        OperationKind::Pause,
+        OperationKind::Resume,
+        OperationKind::Snapshot,
+    ];
+    let lapsed = kinds.map(|kind| (SandboxState::Paused, Doing::Lapsed(kind)));
+    let idle = [
+        (SandboxState::Running, Doing::Nothing),
+        (SandboxState::Paused, Doing::Nothing),
+        (SandboxState::Stopped, Doing::Nothing),
+        (SandboxState::Missing, Doing::Nothing),
+    ];
+    for (state, doing) in lapsed.into_iter().chain(idle) {
+        let record = record(1, state, doing, None);
+        for shown in [HostSandboxState::Running, HostSandboxState::Paused] {
+            let report = report(vec![at_work(shown.clone())]);
+            assert_eq!(standing(&record, &report), None);
+            let actions = planned(std::slice::from_ref(&record), report.sandboxes);
+            assert_eq!(actions, vec![], "{state:?}, {doing:?}, shown {shown:?}");
+        }
+    }
+    // What ends the machine waits for nobody.
+    let doomed = record(
+        1,
+        SandboxState::Paused,
+        Doing::Lapsed(OperationKind::Destroy),
+        None,
+    );
+    let actions = planned(&[doomed], vec![at_work(HostSandboxState::Paused)]);
+    assert!(matches!(actions[..], [Action::RedoDestroy { .. }]));
+}
+
+#[test]
 fn trap_5_what_a_host_paused_by_itself_is_paused_whatever_the_record_said() {
     for state in [
         SandboxState::Running,
@@ -302,8 +346,12 @@ fn any_machine() -> impl Strategy<Value = HostSandbox> {
             reason: "it ended".to_owned()
         }),
     ];
-    (0..6u128, 0..5u64, state)
-        .prop_map(|(number, generation, state)| machine(number, generation, state))
+    (0..6u128, 0..5u64, state, any::<bool>()).prop_map(|(number, generation, state, at_work)| {
+        HostSandbox {
+            at_work,
+            ..machine(number, generation, state)
+        }
+    })
 }
 
 proptest! {

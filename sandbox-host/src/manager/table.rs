@@ -1,6 +1,9 @@
 //! The sandboxes of this host, in memory: a cache of the inventory with the running machines beside
 //! it. Holds its lock for moments and does no I/O.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -276,6 +279,8 @@ impl Table {
         }
         slot.order = order.order;
         slot.under_way = Some(cancel.clone());
+        // A report from before must not count as one that shows it at rest.
+        self.bump();
         let neither = |state: &str, reason: &str| {
             Present::Neither(HostError::WrongState {
                 state: state.to_owned(),
@@ -317,6 +322,7 @@ impl Table {
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(&id)?;
         slot.under_way = None;
+        self.bump();
         match &slot.standing {
             Standing::Running(machine) => Some(Arc::clone(machine)),
             _ => None,
@@ -447,6 +453,8 @@ impl Table {
                         reason: reason.clone(),
                     },
                 },
+                at_work: slot.under_way.is_some()
+                    && matches!(slot.standing, Standing::Running(_) | Standing::Paused(_)),
             })
             .collect();
         sandboxes.sort_by_key(|sandbox| sandbox.id);

@@ -32,9 +32,9 @@ impl Client {
     ///
     /// let template = client
     ///     .build_template("web")
-    ///     .base_template("debian")
+    ///     .base_template("python")
     ///     .recipe([
-    ///         "apt-get update && apt-get install -y python3",
+    ///         "python3 -m venv /srv/venv",
     ///         "WORKDIR /srv",
     ///         "echo hello > index.html",
     ///         "START python3 -m http.server 8000",

@@ -142,11 +142,8 @@ macro_rules! stamp_build_rows {
         }
 
         #[derive(Queryable, Selectable, Insertable, AsChangeset)]
-        #[diesel(
-                            table_name = template_build_steps,
-                            primary_key(build_id, attempt, step),
-                            treat_none_as_null = true
-                        )]
+        #[diesel(table_name = template_build_steps, treat_none_as_null = true)]
+        #[diesel(primary_key(build_id, attempt, step))]
         pub(super) struct StepRow {
             build_id: DbUuid,
             attempt: i64,

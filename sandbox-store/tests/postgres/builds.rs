@@ -74,14 +74,18 @@ async fn r28_r30_lists_and_logs_of_builds_have_an_index_to_be_read_by() {
             "templates_layer",
         ),
         (
-            "SELECT * FROM template_build_log WHERE build_id = gen_random_uuid() AND cursor > 7 \
+            "SELECT * FROM template_build_log WHERE cursor > 7 \
+             AND build_id = '00000000-0000-0000-0000-000000000001' \
              ORDER BY cursor LIMIT 2",
             "template_build_log_pkey",
         ),
     ] {
         let plan = sql(
             &url,
-            &format!("SET enable_seqscan = off; SET enable_sort = off; EXPLAIN {query}"),
+            &format!(
+                "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
+                 EXPLAIN {query}"
+            ),
         )
         .await
         .join("\n");

@@ -44,7 +44,8 @@ impl Inner {
             return Ok(Ok(()));
         };
         let mut to = Destination::new(dest, &scope.workdir);
-        to.is_dir |= self.is_dir(sandbox, &to.path).await?;
+        let was_there = self.is_dir(sandbox, &to.path).await?;
+        to.is_dir |= was_there;
         let puts = match context.select(sources, &to, *mode) {
             Ok(puts) => puts,
             Err(problem) => return Ok(Err(problem.to_string())),
@@ -56,7 +57,10 @@ impl Inner {
         }
         match owner {
             Some(owner) => {
-                let paths = puts.iter().map(|put| put.path().to_owned());
+                // A directory that was there is whose it was.
+                let paths = puts.iter().map(|put| put.path());
+                let paths = paths.filter(|path| !was_there || *path != to.path);
+                let paths = paths.map(str::to_owned);
                 self.chown(sandbox, owner, paths.collect(), log).await
             }
             None => Ok(Ok(())),

@@ -211,14 +211,22 @@ impl Log {
             Err(error @ (StoreError::Unavailable(_) | StoreError::Full(_))) => {
                 tracing::debug!(build = %self.build, %error, "log not written yet");
             }
-            Err(error) => tracing::warn!(build = %self.build, %error, "log not written"),
+            // Trying again changes nothing.
+            Err(error) => {
+                tracing::warn!(build = %self.build, %error, "a piece of the log is lost");
+                self.room.dropped += self.waiting_bytes as u64;
+                self.waiting.clear();
+                self.waiting_bytes = 0;
+            }
         }
     }
 
     /// The end of what the step at work has written.
     pub(super) fn tail(&self) -> String {
         let bytes: Vec<u8> = self.room.shown.iter().copied().collect();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        // Not every store keeps a NUL in a text.
+        let text = String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}");
+        text.trim().to_owned()
     }
 }
 

@@ -629,7 +629,7 @@ impl Hold {
                 match inner.destroy(sandbox, &builder().actor).await {
                     Ok(()) | Err(Error::SandboxNotFound(_)) => return,
                     Err(error) => {
-                        tracing::warn!(%sandbox, %error, "a build's sandbox not removed yet")
+                        tracing::warn!(%sandbox, %error, "a build's sandbox not removed yet");
                     }
                 }
             }

@@ -562,6 +562,12 @@ async fn r42_requests_that_make_no_sense_change_nothing() {
         bad(|request| request.context = Some("nothing".to_owned())),
         bad(|request| request.recipe = Recipe::parse_list(&["COPY a /b"]).unwrap()),
         bad(|request| request.name = "minimal".to_owned()),
+        bad(|request| {
+            request.recipe.steps = vec![crate::build::Step::Run {
+                command: "echo \0".to_owned(),
+                timeout_sec: None,
+            }];
+        }),
     ] {
         let refused = world.api().submit_build(request).await;
         assert!(

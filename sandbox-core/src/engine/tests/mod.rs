@@ -1,5 +1,6 @@
 //! The engine against a simulated host and a store in memory, in paused time.
 
+mod at_work;
 mod builds;
 mod create;
 mod destroy;

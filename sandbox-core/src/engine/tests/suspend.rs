@@ -111,9 +111,30 @@ async fn what_is_done_already_is_not_done_again() {
     let id = world.create().await.unwrap().id;
     assert_eq!(world.resume(id).await.unwrap().state, SandboxState::Running);
     let paused = world.pause(id).await.unwrap();
+    let before = (world.audit(id).await, world.store.all_operations());
     assert_eq!(world.pause(id).await.unwrap(), paused);
-    assert_eq!(world.host.count(Call::Pause), 1);
-    assert_eq!(world.host.count(Call::Resume), 0);
+    assert_eq!(world.stored(id), Some(paused));
+    let after = (world.audit(id).await, world.store.all_operations());
+    assert_eq!(after, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r13_that_it_is_done_already_nobody_is_told_without_the_host() {
+    for (call, _, goal) in TURNS {
+        let world = World::new().await;
+        let id = prepared(&world, call).await;
+        turn(&world, call, id).await.unwrap();
+        world.host.fail_always(call, When::Before, unavailable());
+        let told = turn(&world, call, id).await;
+        assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+        world.host.heal();
+        assert_eq!(turn(&world, call, id).await.unwrap().state, goal);
+        world.assert_true(id, "told by the host");
+        // What is not there any more is not told done either.
+        world.host.lose_machine(id);
+        let told = turn(&world, call, id).await;
+        assert!(matches!(told, Err(Error::InvalidState { .. })), "{told:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,3 +136,26 @@ fn what_a_host_has_not_said_is_found() {
     );
     assert_eq!(rules(&records, vec![], &[missing]), [Invariant::Heard]);
 }
+
+#[test]
+fn what_a_host_shows_in_the_middle_of_its_work_is_found() {
+    let id = sandbox(1);
+    let lapsed = |kind| record(1, SandboxState::Paused, Doing::Lapsed(kind), None);
+    let end = Action::SettleOperation {
+        id,
+        version: 41,
+        standing: Standing::Paused,
+    };
+    let records = [lapsed(OperationKind::Snapshot)];
+    let shown = vec![at_work(HostSandboxState::Paused)];
+    let found = rules(&records, shown, std::slice::from_ref(&end));
+    assert_eq!(found, [Invariant::Heard]);
+    let at_rest = vec![machine(1, 2, HostSandboxState::Paused)];
+    assert_eq!(rules(&records, at_rest, &[end]), []);
+    let mark = Action::MarkPaused { id, version: 41 };
+    let shown = vec![at_work(HostSandboxState::Paused)];
+    assert_eq!(
+        rules(&[running(Doing::Nothing)], shown, &[mark]),
+        [Invariant::Heard]
+    );
+}

@@ -41,7 +41,7 @@ fn cell(action: &Action) -> &'static str {
 
 const LEGEND: &str = "
 Rows: the record's state. Columns: what the host shows of its machine, of the record's generation
-unless it says older or newer.
+unless it says older or newer; with … while the host is at work on it.
 .            nothing is done
 stopped …    the record says so from now on
 end:…        the operation ends, and the record says so

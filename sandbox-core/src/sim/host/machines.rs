@@ -176,6 +176,8 @@ impl Shared {
                 machine.order = order.order;
                 if !machine.busy {
                     machine.busy = true;
+                    drop(state);
+                    self.bump();
                     return Ok(AtWork {
                         shared: Arc::clone(self),
                         order,

@@ -113,6 +113,7 @@ impl State {
                 id: *id,
                 generation: machine.generation,
                 state: machine.state.clone(),
+                at_work: machine.busy,
             })
             .collect()
     }

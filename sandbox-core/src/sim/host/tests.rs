@@ -124,6 +124,7 @@ async fn work_goes_on_without_whoever_ordered_it_but_not_without_the_host() {
             HostSandboxState::Paused,
             "out of the live map"
         );
+        assert!(host.machines()[0].at_work);
         if dies {
             host.restart();
         }
@@ -135,6 +136,7 @@ async fn work_goes_on_without_whoever_ordered_it_but_not_without_the_host() {
             HostSandboxState::Running
         };
         assert_eq!(state(&host), expected);
+        assert!(!host.machines()[0].at_work);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cli::args::duration;
 const HELP: &str = "\
 EXAMPLES
   sandbox build web -f Dockerfile --context ./app
-  sandbox build tools --base debian --step 'apt-get update' --step 'apt-get install -y git'
+  sandbox build tools --base debian --step 'useradd app' --step 'USER app' --step 'mkdir ~/work'
   sandbox build web -f Dockerfile --healthcheck 'wget -qO- http://127.0.0.1:8000/'
   id=$(sandbox build web -f Dockerfile --detach)   leave it to the platform
   sandbox build logs -f $id                        and follow it later
@@ -18,7 +18,8 @@ EXAMPLES
 
 RECIPES
   A file is a subset of a Dockerfile: FROM (a template's name), RUN, ENV, ARG, WORKDIR, USER, COPY,
-  CMD and ENTRYPOINT, which become a START, HEALTHCHECK, SHELL. A --step is a shell command, or
+  CMD and ENTRYPOINT, which become a START, HEALTHCHECK, SHELL. Builds have no network: what a step
+  installs comes with the base, or by COPY. A --step is a shell command, or
   begins with RUN, ENV, WORKDIR, USER, COPY or START in capitals.
   START runs a process that is running still in what is made. With a healthcheck the template is a
   snapshot with memory, in which it runs at once; without, it is a disk that boots.

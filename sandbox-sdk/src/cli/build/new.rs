@@ -60,18 +60,19 @@ pub(super) async fn build(session: &Session, args: NewBuild) -> Result<u8, Failu
         true => Screen::plain(To::Nowhere),
         false => Screen::with_bar(),
     };
-    if !watch(&build, screen).await? {
+    let watched = watch(&build, screen).await?;
+    if watched == Watched::Left {
         view::note(format_args!(
             "the build goes on; `sandbox build get {}` says how it stands",
             build.id()
         ));
         return Ok(INTERRUPTED);
     }
-    ended(session, &build).await
+    ended(session, &build, watched).await
 }
 
 /// What came of it.
-async fn ended(session: &Session, build: &Build) -> Result<u8, Failure> {
+async fn ended(session: &Session, build: &Build, watched: Watched) -> Result<u8, Failure> {
     let made = build.wait().await;
     if session.json {
         view::json(&look::details(&build.get().await?))?;
@@ -85,22 +86,37 @@ async fn ended(session: &Session, build: &Build) -> Result<u8, Failure> {
             }
             Err(Failure::Build(failed.into()))
         }
+        Err(BuildError::Cancelled(id)) if watched == Watched::Cancelled => {
+            view::note(format_args!("the build {id} was cancelled"));
+            Ok(INTERRUPTED)
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Follows a build to its end, or until the user has had enough, which gives `false`.
-async fn watch(build: &Build, mut screen: Screen) -> Result<bool, Failure> {
+/// How following a build went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    /// It has ended.
+    Ended,
+    /// It has ended after the user wanted it to.
+    Cancelled,
+    /// The user has had enough, and it goes on.
+    Left,
+}
+
+/// Follows a build to its end, or until the user has had enough.
+async fn watch(build: &Build, mut screen: Screen) -> Result<Watched, Failure> {
     let mut events = std::pin::pin!(build.follow(LogCursor::default()));
-    let mut cancelled = false;
+    let mut watched = Watched::Ended;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             _ = tokio::signal::ctrl_c() => {
-                if cancelled {
-                    return Ok(false);
+                if watched == Watched::Cancelled {
+                    return Ok(Watched::Left);
                 }
-                cancelled = true;
+                watched = Watched::Cancelled;
                 screen.note("cancelling the build; Ctrl-C again leaves it to the platform");
                 match build.cancel().await {
                     // It has ended meanwhile, and the log will say how.
@@ -110,12 +126,12 @@ async fn watch(build: &Build, mut screen: Screen) -> Result<bool, Failure> {
             }
         };
         match event {
-            None => return Ok(true),
+            None => return Ok(watched),
             Some(event) => {
                 let event = event?;
                 screen.show(&event)?;
                 if matches!(event, BuildEvent::Ended(_)) {
-                    return Ok(true);
+                    return Ok(watched);
                 }
             }
         }

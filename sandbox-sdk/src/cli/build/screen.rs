@@ -2,10 +2,10 @@
 //! that, on a terminal, the step at work.
 //!
 //! ```text
-//!  #2 [2/5] apt-get update
-//!  #2 Get:1 http://…
+//!  #2 [2/5] ./configure
+//!  #2 checking for cc… yes
 //!  #2 done in 3.1 s
-//!  ⠹ [3/5] apt-get install -y git (12s)
+//!  ⠹ [3/5] make (12s)
 //! ```
 
 use std::{collections::BTreeMap, io::Write as _, time::Duration};
