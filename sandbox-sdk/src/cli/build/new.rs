@@ -18,6 +18,7 @@ use sandbox_core::{
     build::{BuildEvent, Healthcheck, LogCursor, Recipe, recipe::RecipeError},
     error::Error,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     args::NewBuild,
@@ -108,11 +109,14 @@ enum Watched {
 /// Follows a build to its end, or until the user has had enough.
 async fn watch(build: &Build, mut screen: Screen) -> Result<Watched, Failure> {
     let mut events = std::pin::pin!(build.follow(LogCursor::default()));
+    // One listener for all of it: a signal that comes while an event is shown waits there.
+    let mut interrupts =
+        signal(SignalKind::interrupt()).map_err(Failure::local("listening for Ctrl-C"))?;
     let mut watched = Watched::Ended;
     loop {
         let event = tokio::select! {
             event = events.next() => event,
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 if watched == Watched::Cancelled {
                     return Ok(Watched::Left);
                 }
