@@ -327,7 +327,8 @@ pub struct SubmitBuild {
     pub base_template: Option<String>,
     /// What is run.
     pub recipe: Recipe,
-    /// An uploaded context, as [`Api::upload_context`](crate::api::Api::upload_context) named it.
+    /// An uploaded context, as
+    /// [`BuildsApi::upload_context`](crate::api::BuildsApi::upload_context) named it.
     #[serde(default)]
     pub context: Option<String>,
     /// When the result counts as healthy. With one, the template is a snapshot.
