@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Repetitions of a write that lost to another one, or whose reply was lost.
-const WRITE_ATTEMPTS: u32 = 6;
+pub(super) const WRITE_ATTEMPTS: u32 = 6;
 
 /// A build that is at work here.
 pub(in crate::engine) struct Hold {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     build::{LogCursor, LogEntry, LogStream},
-    engine::Inner,
+    engine::{Inner, builds::hold::WRITE_ATTEMPTS},
     id::BuildId,
     process::{Output, OutputStream},
     store::StoreError,
@@ -219,6 +219,20 @@ impl Log {
                 self.waiting_bytes = 0;
             }
         }
+    }
+
+    /// Writes what waits before the build ends, with as much patience as its end is written with.
+    pub(super) async fn settle(&mut self) {
+        let mut pause = self.inner.config.backoff;
+        for _ in 1..WRITE_ATTEMPTS {
+            self.flush().await;
+            if self.waiting.is_empty() {
+                return;
+            }
+            self.inner.clock.sleep(pause).await;
+            pause *= 2;
+        }
+        self.flush().await;
     }
 
     /// The end of what the step at work has written.

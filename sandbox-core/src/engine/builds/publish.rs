@@ -15,7 +15,7 @@ use crate::{
     },
     error::Error,
     id::{SandboxId, TemplateId},
-    lifecycle::{Stamp, build::succeed, hide_template, name_layer},
+    lifecycle::{Stamp, build::succeed, hide_template, name_layer, touch_layer},
     sandbox::PageRequest,
     store::TemplateWrite,
     template::{TemplateFilter, TemplateKind, TemplatePageRequest, TemplateRecord, TemplateState},
@@ -122,7 +122,8 @@ fn naming(
         && made.name == record.name
         && made.team_id == record.team_id;
     match made.state {
-        _ if there => {}
+        // Written all the same, so that it is still there when the build succeeds.
+        _ if there => writes.push(touch_layer(made, stamp.at)),
         TemplateState::Layer => writes.push(name_layer(
             made,
             &record.name,

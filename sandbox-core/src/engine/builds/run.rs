@@ -127,7 +127,10 @@ impl Hold {
         let unneeded = progress.sandbox.or(sandbox);
         match outcome {
             Ok(template) => tracing::info!(%template, "build succeeded"),
-            Err((step, trouble)) => self.end(step, trouble, &progress.log.tail()).await,
+            Err((step, trouble)) => {
+                progress.log.settle().await;
+                self.end(step, trouble, &progress.log.tail()).await;
+            }
         }
         if let Some(sandbox) = unneeded {
             self.remove(sandbox);
@@ -170,6 +173,8 @@ impl Hold {
                     let error = Error::Internal("a build has made nothing".to_owned());
                     (number, Trouble::from(error))
                 })?;
+                // Who reads that the build has ended reads its whole log.
+                progress.log.settle().await;
                 let published = self.publish(&made, step).await;
                 return published.map_err(|broken| (number, broken.into()));
             }
@@ -277,6 +282,11 @@ impl Hold {
         let making = inner.create_for_build(new, sandbox, team, builder());
         match self.keep(making).await? {
             Ok(_) => Ok(Done::default()),
+            // A layer may go between its finding and its use; the next attempt finds what is there.
+            Err(Error::TemplateNotFound(_)) if progress.done > 0 => {
+                let gone = "the result of an earlier build is gone".to_owned();
+                Err(Error::Unavailable(gone).into())
+            }
             Err(error @ (Error::TemplateNotFound(_) | Error::InvalidRequest(_))) => {
                 Err(fault(error.to_string()))
             }
@@ -606,6 +616,12 @@ impl Hold {
     /// What clients are told of a failure of the platform's.
     fn platforms_failure(&self, step: u32, error: &Error) -> BuildFailure {
         let told = match error.told() {
+            // Nobody knows a build's sandbox by its ID.
+            Told::Plainly(Error::InvalidState { state, reason, .. }) => {
+                let state = state.as_str();
+                (format!("its sandbox is {state}: {reason}"), None)
+            }
+            Told::Plainly(Error::SandboxNotFound(_)) => ("its sandbox is gone".to_owned(), None),
             Told::Plainly(error) => (error.to_string(), None),
             Told::Vaguely(words) => {
                 let error_id = self.inner.clock.new_uuid().simple().to_string();

@@ -31,9 +31,15 @@ impl Engine {
         let inner = Arc::clone(&self.inner);
         let record = inner.new_build(caller, request).await?;
         let record = inner.insert_build(record).await?;
-        // Wakes a worker. Where it does not, one looks by itself after a while.
-        if let Err(error) = inner.queue.announce(record.id).await {
-            tracing::warn!(build = %record.id, %error, "no worker woken; one looks by itself");
+        // Wakes a worker. Where it does not, one looks by itself after a while; nobody waits for that.
+        let id = record.id;
+        let announced = self.inner.tasks.spawn(async move {
+            if let Err(error) = inner.queue.announce(id).await {
+                tracing::warn!(build = %id, %error, "no worker woken; one looks by itself");
+            }
+        });
+        if let Err(error) = announced {
+            tracing::debug!(build = %id, %error, "not announced; the platform is shutting down");
         }
         Ok(record)
     }
