@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod basics;
+mod builds;
 mod daemon;
 mod files_of;
 mod fill;
@@ -29,13 +30,14 @@ use sandbox_sdk::{Client, EmbeddedConfig, Sandbox};
 use table::Table;
 
 const MIB: usize = 1024 * 1024;
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     "basics",
     "reconcile",
     "pause",
     "pauses",
     "snapshot",
     "flatten",
+    "builds",
 ];
 
 #[tokio::main]
@@ -88,6 +90,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("flatten") {
         flatten::rows(&client, folder, &mut table).await?;
+    }
+    if wanted("builds") {
+        builds::rows(&client, &mut table).await?;
     }
     client.shutdown().await;
     table.print();

@@ -191,6 +191,43 @@ async fn r29_a_failing_step_ends_the_build_and_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r29_a_log_whose_last_piece_could_not_be_written_at_once_is_whole() {
+    let world = World::new().await;
+    let request = recipe(&["sleep 3; echo the last words; exit 7"]);
+    let id = world.api().submit_build(request).await.unwrap().id;
+    world.running(id, 2).await;
+    world.sleep(SECOND * 2).await;
+    world.store.fail_next_write();
+    let details = world.ended(id).await;
+    assert_eq!(details.record.status, BuildStatus::Failed, "{details:#?}");
+    assert_eq!(printed(&details, 2).0, "the last words\n");
+    world.assert_builds_left_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn r33_a_failure_names_no_sandbox() {
+    let world = World::new().await;
+    let request = recipe(&["sleep 1000"]);
+    let id = world.api().submit_build(request).await.unwrap().id;
+    for attempt in 1..=2 {
+        world
+            .within(SECOND * 300, "its machine runs", |world| {
+                let build = world.stored_build(id);
+                build.attempt == attempt && build.current_step == 2
+            })
+            .await;
+        world.sleep(SECOND).await;
+        let sandbox = world.stored_build(id).sandbox_id.unwrap();
+        world.host.end_machine(sandbox, "it ended");
+    }
+    let details = world.ended(id).await;
+    assert_eq!(details.record.status, BuildStatus::Failed, "{details:#?}");
+    let failure = details.record.failure.unwrap();
+    assert!(!failure.message.contains("sb-"), "{failure:?}");
+    world.assert_builds_left_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_step_has_its_own_time_limit() {
     let world = World::new().await;
     let details = world.build(recipe(&["RUN --timeout=2 sleep 50"])).await;
@@ -283,9 +320,13 @@ async fn steps_whose_results_are_there_are_not_run_again() {
     let third = world.build(recipe(&["echo one", "echo three"])).await;
     assert_eq!(cached(&third), [false, true, false, false]);
     // The same under the same name: nothing at all is done.
+    let before = world.template_of("app").unwrap();
     let again = world.build(recipe(&["echo one", "echo three"])).await;
     assert_eq!(cached(&again), [true, true, true, true]);
     assert_eq!(again.record.template_id, third.record.template_id);
+    // It was written, or it could have been deleted while the build became a success.
+    let published = world.template_of("app").unwrap();
+    assert!(published.version > before.version, "{published:?}");
     let mut request = recipe(&["echo one", "echo three"]);
     request.no_cache = true;
     let anew = world.build(request).await;
