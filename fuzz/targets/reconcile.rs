@@ -11,13 +11,16 @@ use libfuzzer_sys::{
 };
 use sandbox_core::{
     audit::Actor,
+    build::{BuildRecord, BuildStatus, LayerKey, Recipe},
     clock::Timestamp,
     error::Error,
     host::{HostImage, HostReport, HostSandbox, HostSandboxState},
-    id::{AuditId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId, TemplateId},
+    id::{AuditId, BuildId, HostId, OperationId, PLATFORM_TEAM_ID, SandboxId, TemplateId},
     lifecycle::{Change, Stamp, Transition, transition},
     operation::{Operation, OperationKind},
-    reconcile::{About, Action, Heard, HostView, check, note_unknown, note_unknown_images, plan},
+    reconcile::{
+        About, Action, Heard, HostView, Records, check, note_unknown, note_unknown_images, plan,
+    },
     sandbox::{OnTimeout, SandboxRecord, SandboxState},
     size::MachineSize,
     template::{TemplateKind, TemplateRecord, TemplateState},
@@ -32,6 +35,7 @@ struct World {
     templates: Vec<Template>,
     machines: Vec<Machine>,
     images: Vec<(u8, bool)>,
+    builds: Vec<Build>,
     heard: Word,
     grace_sec: u8,
     unknown_for_sec: u8,
@@ -54,6 +58,15 @@ struct Sandbox {
     pauses: bool,
     expires: Option<i16>,
     elsewhere: bool,
+    build: Option<u8>,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Build {
+    running: bool,
+    lease: Option<i16>,
+    attempt: u8,
+    sandbox: Option<u8>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -70,6 +83,7 @@ struct Template {
     version: u32,
     origin: Option<u8>,
     elsewhere: bool,
+    layer: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -135,6 +149,7 @@ fn sandbox(number: u8, sandbox: &Sandbox) -> SandboxRecord {
         env: BTreeMap::new(),
         host_id: Some(host(sandbox.elsewhere)),
         idempotency_key: None,
+        build_id: sandbox.build.map(|build| BuildId::from_uuid(uuid(build))),
         created_at: at(0),
         started_at: None,
         expires_at: sandbox.expires.map(|second| at(NOW + i64::from(second))),
@@ -165,7 +180,45 @@ fn template(number: u8, template: &Template) -> TemplateRecord {
             .origin
             .map(|origin| SandboxId::from_uuid(uuid(origin))),
         host_id: Some(host(template.elsewhere)),
+        layer: template.layer.then(|| LayerKey::from([7; 32])),
         created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+/// One that has not ended.
+fn build(number: u8, build: &Build) -> BuildRecord {
+    BuildRecord {
+        id: BuildId::from_uuid(uuid(number)),
+        team_id: PLATFORM_TEAM_ID,
+        name: "made".parse().expect("a name"),
+        base_template: "minimal".parse().expect("a name"),
+        base_id: TemplateId::from_uuid(uuid(0)),
+        recipe: Recipe::parse_list(&["true"]).expect("a recipe"),
+        context: None,
+        healthcheck: None,
+        size: MachineSize::default(),
+        no_cache: false,
+        status: match build.running {
+            true => BuildStatus::Running,
+            false => BuildStatus::Pending,
+        },
+        current_step: 0,
+        total_steps: 3,
+        attempt: u32::from(build.attempt),
+        handed_back: 0,
+        lease_until: build.lease.map(|second| at(NOW + i64::from(second))),
+        sandbox_id: build
+            .sandbox
+            .map(|number| SandboxId::from_uuid(uuid(number))),
+        template_id: None,
+        failure: None,
+        actor: Actor::system("fuzz"),
+        idempotency_key: None,
+        version: 1,
+        created_at: at(0),
+        started_at: None,
+        finished_at: None,
         updated_at: at(0),
     }
 }
@@ -236,6 +289,10 @@ fuzz_target!(|world: World| {
         .zip(&world.templates)
         .map(|(number, one)| template(number, one))
         .collect();
+    let builds: Vec<BuildRecord> = (0..64)
+        .zip(&world.builds)
+        .map(|(number, one)| build(number, one))
+        .collect();
     let report = report(&world);
     let first_seen = at(NOW - i64::from(world.unknown_for_sec));
     let unknown = note_unknown(&BTreeMap::new(), &records, &report, first_seen);
@@ -251,6 +308,11 @@ fuzz_target!(|world: World| {
         unknown_images_since: &images,
         unknown_grace: Duration::from_secs(u64::from(world.grace_sec)),
         layer_retention: Duration::from_secs(7 * 24 * 3600),
+    };
+    let known = Records {
+        sandboxes: &records,
+        templates: &templates,
+        builds: &builds,
     };
     let actions = plan(known, &view, at(NOW));
     let breaches = check(known, &view, at(NOW), &actions);
@@ -277,6 +339,11 @@ fuzz_target!(|world: World| {
         written.push(record.id);
     }
     // A deadline that has passed may strike once the record is true; nothing is marked twice.
+    let known = Records {
+        sandboxes: &records,
+        templates: &templates,
+        builds: &builds,
+    };
     for action in plan(known, &view, at(NOW)) {
         let again = written
             .iter()
