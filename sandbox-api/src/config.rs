@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use sandbox_core::disk::DiskChoice;
+use sandbox_core::{disk::DiskChoice, engine::EngineConfig};
 use sandbox_host::daemon::LogFormat;
 use sandbox_store::RedisUrlError;
 use serde::Deserialize;
@@ -120,6 +120,10 @@ pub struct Args {
     #[arg(long, env = "SANDBOX_POOL_SIZE", value_name = "N")]
     pub pool_size: Option<usize>,
 
+    /// Template builds that run at the same time; 0 leaves all to other daemons [default: 2]
+    #[arg(long, env = "SANDBOX_BUILD_WORKERS", value_name = "N")]
+    pub build_workers: Option<u32>,
+
     /// What makes the disks of new sandboxes: auto, reflink, qcow2 or dm-snapshot [default: auto]
     ///
     /// auto takes reflink where the data folder's file system shares blocks between files (XFS,
@@ -159,6 +163,7 @@ struct File {
     host: Option<String>,
     host_key_file: Option<PathBuf>,
     pool_size: Option<usize>,
+    build_workers: Option<u32>,
     disk_backend: Option<DiskChoice>,
     kernel_dir: Option<PathBuf>,
     max_connections: Option<usize>,
@@ -189,6 +194,8 @@ pub struct Config {
     pub kernel_dir: Option<PathBuf>,
     /// Restored machines that wait.
     pub pool_size: usize,
+    /// Template builds that run at the same time.
+    pub build_workers: u32,
     /// What makes new sandboxes' disks.
     pub disk_backend: DiskChoice,
     /// Bounds.
@@ -296,6 +303,10 @@ impl Config {
             host,
             kernel_dir: args.kernel_dir.or(file.kernel_dir),
             pool_size: args.pool_size.or(file.pool_size).unwrap_or(POOL_SIZE),
+            build_workers: args
+                .build_workers
+                .or(file.build_workers)
+                .unwrap_or(EngineConfig::DEFAULT.build_workers),
             disk_backend: args.disk_backend.or(file.disk_backend).unwrap_or_default(),
             limits,
             log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
@@ -320,11 +331,14 @@ mod tests {
 
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
-        let file: File =
-            toml::from_str("data = \"/a\"\npool_size = 7\ndisk_backend = \"qcow2\"\n").unwrap();
+        let file: File = toml::from_str(
+            "data = \"/a\"\npool_size = 7\nbuild_workers = 5\ndisk_backend = \"qcow2\"\n",
+        )
+        .unwrap();
         let config = Config::combine(args(&["--data", "/b"]), file).unwrap();
         assert_eq!(config.data, PathBuf::from("/b"));
         assert_eq!(config.pool_size, 7);
+        assert_eq!(config.build_workers, 5);
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.disk_backend.to_string(), "qcow2");
         let flags = args(&["--data", "/b", "--disk-backend", "dm-snapshot"]);

@@ -125,6 +125,7 @@ impl Daemon {
         let engine_config = EngineConfig {
             sole_owner: config.database.is_ours_alone(),
             shutdown_timeout: ENGINE_STOP_TIMEOUT,
+            build_workers: config.build_workers,
             ..EngineConfig::DEFAULT
         };
         let engine = Engine::start(parts.clone(), engine_config)
