@@ -159,9 +159,10 @@ pub(super) fn build(write: &BuildWrite) -> Step {
             (BuildStatus::Pending, true) => "hand it back",
             (BuildStatus::Pending, false) => "take it back",
             (BuildStatus::Running, _) => "claim it",
-            (BuildStatus::Success, _) => match write.templates.len() {
-                0 => "publish what has the name",
-                1 => "publish the template",
+            (BuildStatus::Success, _) => match write.templates.as_slice() {
+                // Nothing about it changes.
+                [TemplateWrite { audit: None, .. }] => "publish what has the name",
+                [_] => "publish the template",
                 _ => "publish the template in place of another",
             },
             (BuildStatus::Failed, true) => "write the failure",
