@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use sandbox_core::template::MINIMAL_TEMPLATE_ID;
 use sandbox_sdk::{
     Error, PageRequest, SandboxFilter, SandboxId, SandboxState, TemplateId, TemplatePageRequest,
 };
@@ -59,10 +60,11 @@ async fn look(folder: &Folder, storm: &Storm) -> Result<(), String> {
     if running != processes {
         return Err(format!("{running} run, in {processes} processes"));
     }
-    // One that was deleted stays for those who were started from it.
+    // One that was deleted stays for those who were started from it; the host's own stays always.
     let (listed, mut images) = (templates(storm).await?, images(folder));
     let used: BTreeSet<TemplateId> = records.iter().map(|record| record.template_id).collect();
     images.retain(|image| listed.contains(image) || !used.contains(image));
+    images.remove(&MINIMAL_TEMPLATE_ID);
     if listed != images {
         return Err(format!("the store has {listed:?}, the host {images:?}"));
     }
